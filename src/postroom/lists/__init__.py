@@ -1,0 +1,1 @@
+"""Domains, lists, and where an address leads."""

@@ -1,0 +1,77 @@
+"""Routing: from the recipients of many envelopes to endpoints, in one statement.
+
+For: the look-up that decides 250 or 550. Guarantees: one indexed statement for a whole
+batch, whatever the number of lists; nothing is cached, so a list made a moment ago is
+found. Fails with the database's own errors: the caller answers 4xx, never 550.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+from postroom.lists.endpoint import POSTMASTER, Endpoint, Reading, readings
+from postroom.mail.address import Mailbox, fold
+
+_COLUMNS = """
+SELECT c.name, c.host, l.id, l.list_id, l.posting_address
+FROM {candidates}
+JOIN domain d ON d.mail_host = c.host
+LEFT JOIN mailing_list l
+  ON l.mail_host = coalesce(d.alias_of, d.mail_host) AND l.list_name = c.name
+"""
+# The left join tells a domain that is ours, where postmaster is valid, from one that is not.
+_SQLITE = _COLUMNS.format(
+    candidates="(SELECT value ->> 0 AS name, value ->> 1 AS host FROM json_each(?)) c"
+)
+_POSTGRESQL = _COLUMNS.format(candidates="unnest(%s::text[], %s::text[]) AS c(name, host)")
+
+Found = tuple[int, str, str]  # row id, list-id, posting address
+Key = tuple[str, str]  # list name and host, folded
+
+
+def route(connection: Connection, recipients: Iterable[Mailbox]) -> dict[Mailbox, Endpoint | None]:
+    """The endpoint of each recipient, None where it names no valid one."""
+    readings_of = {
+        box: (fold(box.domain), list(readings(box.local, fold(box.local))))
+        for box in set(recipients)
+    }
+    wanted = {
+        (reading.list_name, host) for host, every in readings_of.values() for reading in every
+    }
+    known = _look_up(connection, list(wanted))
+    hosted = {host for _, host in known}
+    return {
+        box: _choose(box, host, every, known, hosted)
+        for box, (host, every) in readings_of.items()
+    }
+
+
+def _look_up(connection: Connection, wanted: Sequence[Key]) -> dict[Key, Found | None]:
+    """The lists among `wanted`; a key of a hosted domain without such a list gives None."""
+    parameters: tuple[Any, ...]
+    if connection.dialect.name == "sqlite":
+        statement, parameters = _SQLITE, (json.dumps(wanted),)
+    else:
+        statement, parameters = _POSTGRESQL, ([n for n, _ in wanted], [h for _, h in wanted])
+    return {
+        (name, host): None if key is None else (key, list_id, address)
+        for name, host, key, list_id, address in connection.exec_driver_sql(statement, parameters)
+    }
+
+
+def _choose(
+    box: Mailbox,
+    host: str,
+    every: Sequence[Reading],
+    known: dict[Key, Found | None],
+    hosted: set[str],
+) -> Endpoint | None:
+    if every[0].list_name == POSTMASTER and (not host or host in hosted):
+        return Endpoint(None, "", "", "", "")
+    for reading in every:
+        found = known.get((reading.list_name, host))
+        if found is not None:
+            return Endpoint(*found, reading.subaddress, reading.detail)
+    return None

@@ -1,0 +1,84 @@
+"""Message bytes: where the headers end, how headers are spliced in and left out.
+
+For: reading and adding headers without parsing or regenerating the rest. Guarantees: the
+body is never touched; any bytes are a message (a broken bounce is still a bounce).
+A line ends with CRLF, LF or CR, as in Python's email parser, so that what we take for a
+header and what a consumer takes for one are the same.
+"""
+
+import email
+import email.policy
+import re
+from email.message import Message
+from hashlib import blake2b
+
+_EOL = rb"(?:\r\n|\n|\r)"
+# What Python's parser takes for a header line or its continuation. Possessive, so that
+# a header of any size costs linear time and no backtracking memory.
+_HEADERS = re.compile(
+    rb"(?:From [^\r\n]*+%b)?+(?:(?:[!-9;-~]*+:|[ \t])[^\r\n]*+(?:%b|\Z))*+" % (_EOL, _EOL)
+)
+
+
+def _field(names: bytes) -> re.Pattern[bytes]:
+    """A pattern for whole header fields with these names, continuation lines included."""
+    return re.compile(
+        rb"(?:\A|(?<=[\r\n]))(?:%b):[^\r\n]*+(?:%b|\Z)(?:[ \t][^\r\n]*+(?:%b|\Z))*+"
+        % (names, _EOL, _EOL),
+        re.IGNORECASE,
+    )
+
+
+_MAIL_FROM = _field(rb"X-MailFrom")
+# What a delivering agent adds anew at each attempt.
+_TRACE = _field(rb"Return-Path|Envelope-To|Delivery-Date|Delivered-To|X-Original-To")
+_MESSAGE_ID = re.compile(rb"(?:\A|[\r\n])Message-ID[ \t]*:\s*([^\r\n]*)", re.IGNORECASE)
+
+
+def header_end(raw: bytes) -> int:
+    """Offset of the first octet that is no longer header: the blank line, or the body."""
+    match = _HEADERS.match(raw)
+    return match.end() if match else 0
+
+
+def with_mail_from(raw: bytes, sender: str) -> bytes:
+    """The message as a consumer sees it: `X-MailFrom:` with `sender` as its last header.
+
+    One that the sender of the message put there is removed. The body stays as it is.
+    """
+    end = header_end(raw)
+    head, rest = _MAIL_FROM.sub(b"", raw[:end]), raw[end:]
+    if head and not head.endswith((b"\r", b"\n")):
+        head += b"\r\n"
+    field = b"X-MailFrom: " + sender.encode() if sender else b"X-MailFrom:"
+    blank = b"" if rest.startswith((b"\r", b"\n")) else b"\r\n"
+    return b"%b%b\r\n%b%b" % (head, field, blank, rest)
+
+
+def digest(raw: bytes) -> bytes:
+    """Identity of a message: 32 octets over it without what each delivery attempt adds.
+
+    Postfix resends identical bytes; Exim may add Delivery-date or Envelope-to.
+    """
+    end = header_end(raw)
+    head = raw[:end]
+    stripped = _TRACE.sub(b"", head)
+    if len(stripped) == len(head):
+        return blake2b(raw, digest_size=32).digest()
+    state = blake2b(stripped, digest_size=32)
+    state.update(memoryview(raw)[end:])
+    return state.digest()
+
+
+def message_id(raw: bytes) -> str:
+    """The Message-ID as text fit for a log line or a listing; "" if there is none."""
+    match = _MESSAGE_ID.search(raw[: header_end(raw)])
+    if match is None:
+        return ""
+    text = match[1].decode("utf-8", "replace").strip()
+    return "".join(char if char.isprintable() else "?" for char in text)[:250]
+
+
+def parse(raw: bytes) -> Message:
+    """Parse for reading. Any bytes give a message; defects are on its `.defects`."""
+    return email.message_from_bytes(raw, policy=email.policy.compat32)

@@ -1,0 +1,201 @@
+"""Settings: what a site may decide, with defaults that work.
+
+For: reading TOML and the environment into frozen values. Guarantees: no setting is needed;
+an unknown key, a wrong type or an impossible value is refused. Fails with
+`SettingsError`, which names file, key and what is allowed.
+"""
+
+import os
+import socket
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+PREFIX = "POSTROOM_"
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; `str()` says which and what is allowed."""
+
+
+def _hostname() -> str:
+    return socket.gethostname() or "localhost"
+
+
+def default_store_url() -> str:
+    """SQLite in /var/lib/postroom for root, else in the user's state directory."""
+    if os.geteuid() == 0:
+        return "sqlite:////var/lib/postroom/postroom.db"
+    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return f"sqlite:///{state}/postroom/postroom.db"
+
+
+class Site(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who we are. `owner` receives mail to postmaster and stands for the site."""
+
+    hostname: str = msgspec.field(default_factory=_hostname)
+    owner: str = "changeme@example.com"
+
+
+class StoreSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where data lives. `min_free_space` in octets is left on the disk of SQLite;
+    `receipts_kept` in days is how long a resent message is recognised."""
+
+    url: str = msgspec.field(default_factory=default_store_url)
+    min_free_space: Annotated[int, Meta(ge=0)] = 67_108_864
+    receipts_kept: Annotated[float, Meta(gt=0, le=365)] = 5.0
+
+
+class Lmtp(Struct, frozen=True, forbid_unknown_fields=True):
+    """The door. Sizes in octets, times in seconds."""
+
+    listen: tuple[str, ...] = ("127.0.0.1:8024",)
+    ident: str = "Python LMTP queue runner 1.0"
+    refuse_unknown: Literal["after-data", "at-rcpt"] = "after-data"
+    max_message_size: Positive = 26_214_400
+    max_recipients: Positive = 1000
+    max_connections: Positive = 1000
+    memory_budget: Positive = 134_217_728
+    commit_deadline: Seconds = 60.0
+
+
+class Service(Struct, frozen=True, forbid_unknown_fields=True):
+    """Processes. `drain` is how long, in seconds, a stop waits for work in hand."""
+
+    drain: Seconds = 30.0
+
+
+class Log(Struct, frozen=True, forbid_unknown_fields=True):
+    """Logs. `auto` is human on a terminal and JSON otherwise."""
+
+    format: Literal["auto", "human", "json"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """All settings."""
+
+    site: Site = Site()
+    store: StoreSettings = StoreSettings()
+    lmtp: Lmtp = Lmtp()
+    service: Service = Service()
+    log: Log = Log()
+
+
+def find_file(explicit: str | None, environment: Mapping[str, str]) -> Path | None:
+    """The configuration file to read; None if there is none.
+
+    Raises `SettingsError` if one was named and is not there.
+    """
+    named = explicit or environment.get("POSTROOM_CONFIG")
+    if named:
+        if not Path(named).is_file():
+            raise SettingsError(f"{named}: there is no such file (--config or POSTROOM_CONFIG)")
+        return Path(named)
+    for path in (Path("postroom.toml"), Path("/etc/postroom/postroom.toml")):
+        if path.is_file():
+            return path
+    return None
+
+
+def load(explicit: str | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read file and environment, the environment first. Raises `SettingsError`."""
+    path = find_file(explicit, environment)
+    tree: dict[str, Any] = {}
+    if path is not None:
+        try:
+            tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise SettingsError(f"{path}: {error}") from error
+        settings = _convert(tree, str(path), strict=True)
+    overlay = _from_environment(environment)
+    if overlay:
+        for section, values in overlay.items():
+            tree[section] = tree.get(section, {}) | values
+        settings = _convert(tree, "environment", strict=False)
+    elif path is None:
+        settings = Settings()
+    _check(settings, str(path or "settings"))
+    return settings
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """`POSTROOM_<SECTION>__<KEY>`; lists are comma-separated."""
+    overlay: dict[str, dict[str, Any]] = {}
+    for name, text in environment.items():
+        section, mark, key = name.removeprefix(PREFIX).lower().partition("__")
+        if not name.startswith(PREFIX) or not mark:
+            continue
+        value: Any = text
+        if (section, key) == ("lmtp", "listen"):
+            value = [part.strip() for part in text.split(",") if part.strip()]
+        overlay.setdefault(section, {})[key] = value
+    return overlay
+
+
+def _convert(tree: Mapping[str, Any], source: str, strict: bool) -> Settings:
+    _refuse_unknown(tree, source)
+    try:
+        return msgspec.convert(tree, Settings, strict=strict)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$.")
+        raise SettingsError(f"{source}: {where.rstrip('`') or 'settings'}: {what}") from error
+
+
+def _refuse_unknown(tree: Mapping[str, Any], source: str) -> None:
+    sections = {field.name: field.type for field in msgspec.structs.fields(Settings)}
+    for section, values in tree.items():
+        if section not in sections:
+            raise SettingsError(
+                f"{source}: {section}: unknown section; there are {', '.join(sections)}"
+            )
+        if not isinstance(values, dict):
+            raise SettingsError(f"{source}: {section}: must be a section, [{section}]")
+        keys = [field.name for field in msgspec.structs.fields(sections[section])]
+        for key in values:
+            if key not in keys:
+                raise SettingsError(
+                    f"{source}: {section}.{key}: unknown key; [{section}] has {', '.join(keys)}"
+                )
+
+
+def _check(settings: Settings, source: str) -> None:
+    """What types cannot say."""
+    lmtp = settings.lmtp
+    if not lmtp.listen:
+        raise SettingsError(f"{source}: lmtp.listen: needs at least one HOST:PORT")
+    for address in lmtp.listen:
+        try:
+            parse_listen(address)
+        except ValueError as error:
+            raise SettingsError(f"{source}: lmtp.listen: {address!r}: {error}") from None
+    if lmtp.memory_budget < lmtp.max_message_size:
+        raise SettingsError(
+            f"{source}: lmtp.memory_budget: must be at least lmtp.max_message_size "
+            f"({lmtp.max_message_size})"
+        )
+    for key, text in (("site.hostname", settings.site.hostname), ("lmtp.ident", lmtp.ident)):
+        if not (text.isascii() and text.isprintable() and 0 < len(text) <= 255):
+            raise SettingsError(f"{source}: {key}: must be 1 to 255 printable ASCII characters")
+    if " " in settings.site.hostname:
+        raise SettingsError(f"{source}: site.hostname: must be a host name")
+
+
+def parse_listen(address: str) -> tuple[str, int]:
+    """`HOST:PORT` or `[IPV6]:PORT`; port 0 lets the system choose. Raises ValueError."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise ValueError("must be HOST:PORT, as in 127.0.0.1:8024")
+    if int(port) == 25:
+        raise ValueError("port 25 is SMTP's; LMTP must not use it (RFC 2033 5): try 8024")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError("an IPv6 address goes in brackets, as in [::1]:8024")
+    return host, int(port)

@@ -1,0 +1,55 @@
+"""Listening sockets, and what supervisor and processes say to each other.
+
+For: binding before anything else is started. Guarantees: a socket is bound and does not
+listen yet, so nobody is let in before the door is fit. Fails with OSError.
+"""
+
+import os
+import socket
+from collections.abc import Sequence
+
+from postroom.service.settings import parse_listen
+
+READY = b"R"  # a process says over its control socket that it serves
+UNFIT = 78  # exit status EX_CONFIG (sysexits.h): starting again will not help
+
+
+class BindError(Exception):
+    """An address cannot be used; `str()` says why and what to do."""
+
+
+def bind(addresses: Sequence[str]) -> list[socket.socket]:
+    """Bind all addresses, or none. Raises `BindError`."""
+    bound: list[socket.socket] = []
+    for address in addresses:
+        try:
+            bound.extend(_bind(*parse_listen(address)))
+        except OSError as error:
+            for each in bound:
+                each.close()
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            raise BindError(
+                f"cannot listen on {address} ({reason}): is postroom running already? "
+                "`lmtp.listen` names another address, port 0 lets the system choose"
+            ) from error
+    return bound
+
+
+def _bind(host: str, port: int) -> list[socket.socket]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    bound = []
+    for family, kind, protocol, _, where in dict.fromkeys(found):
+        each = socket.socket(family, kind, protocol)
+        bound.append(each)
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        each.bind(where)
+        # Two that bound at once find out here; the backlog grows when the door accepts.
+    return bound
+
+
+def address_of(bound: socket.socket) -> str:
+    """HOST:PORT, with the port that the system chose."""
+    host, port = bound.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

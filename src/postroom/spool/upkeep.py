@@ -1,0 +1,46 @@
+"""Renaming and removing lists that mail may be waiting for.
+
+For: keeping lists and spool in step in one transaction. Guarantees: removing a list never
+makes mail vanish. Fails with `ListError`.
+"""
+
+from sqlalchemy import Connection, select, update
+
+from postroom.lists.registry import ListError, MailingList, delete_list, find_list
+from postroom.lists.registry import rename_list as rename_row
+from postroom.spool.metadata import decode, encode
+from postroom.spool.queue import set_aside
+from postroom.store.schema import entry
+
+
+def rename_list(connection: Connection, old: str, new: str) -> MailingList:
+    """Rename a list; entries that wait for it follow."""
+    renamed = rename_row(connection, old, new)
+    waiting = select(entry.c.id, entry.c.metadata).where(entry.c.list == renamed.key)
+    for number, text in connection.execute(waiting).all():
+        try:
+            facts = decode(text)
+        except ValueError:
+            continue  # the runner that claims it will set it aside
+        facts["listname"] = renamed.posting_address
+        connection.execute(
+            update(entry).where(entry.c.id == number).values(metadata=encode(facts))
+        )
+    return renamed
+
+
+def remove_list(connection: Connection, address: str, force: bool) -> int:
+    """Remove a list; returns how many entries went to `shunt`. Only `force` allows any."""
+    found = find_list(connection, address)
+    waiting = connection.execute(
+        select(entry.c.id, entry.c.queue, entry.c.metadata).where(entry.c.list == found.key)
+    ).all()
+    if waiting and not force:
+        raise ListError(
+            f"list {found.posting_address} has {len(waiting)} entries waiting: let them be "
+            "worked off, or use --force to put them into the shunt queue"
+        )
+    set_aside(connection, waiting, f"list {found.posting_address} was removed")
+    connection.execute(update(entry).where(entry.c.list == found.key).values(list=None))
+    delete_list(connection, found.key)
+    return len(waiting)
