@@ -7,9 +7,7 @@ found. Fails with the database's own errors: the caller answers 4xx, never 550.
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
-
-from sqlalchemy import Connection
+from typing import Any, Protocol
 
 from postroom.lists.endpoint import POSTMASTER, Endpoint, Reading, readings
 from postroom.mail.address import Mailbox, fold
@@ -27,11 +25,20 @@ _SQLITE = _COLUMNS.format(
 )
 _POSTGRESQL = _COLUMNS.format(candidates="unnest(%s::text[], %s::text[]) AS c(name, host)")
 
+
+class Query(Protocol):
+    """Executes a statement in the driver's own words and returns its rows."""
+
+    def __call__(self, statement: str, parameters: tuple[Any, ...]) -> Iterable[Any]: ...
+
+
 Found = tuple[int, str, str]  # row id, list-id, posting address
 Key = tuple[str, str]  # list name and host, folded
 
 
-def route(connection: Connection, recipients: Iterable[Mailbox]) -> dict[Mailbox, Endpoint | None]:
+def route(
+    query: Query, is_sqlite: bool, recipients: Iterable[Mailbox]
+) -> dict[Mailbox, Endpoint | None]:
     """The endpoint of each recipient, None where it names no valid one."""
     readings_of = {
         box: (fold(box.domain), list(readings(box.local, fold(box.local))))
@@ -40,29 +47,26 @@ def route(connection: Connection, recipients: Iterable[Mailbox]) -> dict[Mailbox
     wanted = {
         (reading.list_name, host) for host, every in readings_of.values() for reading in every
     }
-    known = _look_up(connection, list(wanted))
+    known = _look_up(query, is_sqlite, list(wanted))
     hosted = {host for _, host in known}
     return {
-        box: _choose(box, host, every, known, hosted)
-        for box, (host, every) in readings_of.items()
+        box: _choose(host, every, known, hosted) for box, (host, every) in readings_of.items()
     }
 
 
-def _look_up(connection: Connection, wanted: Sequence[Key]) -> dict[Key, Found | None]:
+def _look_up(query: Query, is_sqlite: bool, wanted: Sequence[Key]) -> dict[Key, Found | None]:
     """The lists among `wanted`; a key of a hosted domain without such a list gives None."""
-    parameters: tuple[Any, ...]
-    if connection.dialect.name == "sqlite":
-        statement, parameters = _SQLITE, (json.dumps(wanted),)
+    if is_sqlite:
+        rows = query(_SQLITE, (json.dumps(wanted),))
     else:
-        statement, parameters = _POSTGRESQL, ([n for n, _ in wanted], [h for _, h in wanted])
+        rows = query(_POSTGRESQL, ([name for name, _ in wanted], [host for _, host in wanted]))
     return {
         (name, host): None if key is None else (key, list_id, address)
-        for name, host, key, list_id, address in connection.exec_driver_sql(statement, parameters)
+        for name, host, key, list_id, address in rows
     }
 
 
 def _choose(
-    box: Mailbox,
     host: str,
     every: Sequence[Reading],
     known: dict[Key, Found | None],

@@ -32,6 +32,9 @@ def _field(names: bytes) -> re.Pattern[bytes]:
 _MAIL_FROM = _field(rb"X-MailFrom")
 # What a delivering agent adds anew at each attempt.
 _TRACE = _field(rb"Return-Path|Envelope-To|Delivery-Date|Delivered-To|X-Original-To")
+# hashlib gives up the interpreter lock for pieces of 2048 octets and more; to get it back
+# from a busy event loop costs more than hashing a small message.
+_PIECE, _LARGE = 2047, 65536
 _MESSAGE_ID = re.compile(rb"(?:\A|[\r\n])Message-ID[ \t]*:\s*([^\r\n]*)", re.IGNORECASE)
 
 
@@ -62,11 +65,12 @@ def digest(raw: bytes) -> bytes:
     """
     end = header_end(raw)
     head = raw[:end]
-    stripped = _TRACE.sub(b"", head)
-    if len(stripped) == len(head):
-        return blake2b(raw, digest_size=32).digest()
-    state = blake2b(stripped, digest_size=32)
-    state.update(memoryview(raw)[end:])
+    state = blake2b(_TRACE.sub(b"", head), digest_size=32)
+    if len(raw) > _LARGE:
+        state.update(memoryview(raw)[end:])
+    else:
+        for start in range(end, len(raw), _PIECE):
+            state.update(raw[start : start + _PIECE])
     return state.digest()
 
 

@@ -17,13 +17,14 @@ from postroom.mail.address import Mailbox
 from postroom.mail.envelope import Envelope
 from postroom.mail.reply import Reply
 from postroom.service.journal import journal
-from postroom.service.observe import Logger
+from postroom.service.observe import Log
 from postroom.service.settings import Settings
 from postroom.spool.batches import Batches
 from postroom.spool.intake import Done, Intake, Item, Replies, Stored, Writer, answers
 from postroom.spool.queue import PURGE_STEP, purge_receipts
 from postroom.spool.space import Space
 from postroom.spool.trouble import Trouble
+from postroom.store.direct import Direct
 from postroom.store.engine import Store
 
 PURGE_EVERY = 60.0  # seconds
@@ -55,13 +56,13 @@ class FrontDoor:
         self,
         store: Store,
         settings: Settings,
-        log: Logger,
+        log: Log,
         wake: Callable[..., object],
         unhealthy: Callable[[], None],
     ) -> None:
         """`wake(f, *args)` runs `f` in the server's thread; `unhealthy()` asks for a restart."""
         self._store, self._log, self._wake, self._unhealthy = store, log, wake, unhealthy
-        self.writer = Writer(store, settings.site.owner)
+        self.writer = Writer(Direct(store), settings.site.owner)
         self.reconfigure(settings)
         self._space = Space(store.path, settings.store.min_free_space)
         self._purged = 0.0
@@ -130,7 +131,11 @@ class FrontDoor:
     def _look_up(self, questions: list[_Question]) -> None:
         try:
             with self._store.read() as connection:
-                routes = route(connection, (box for q in questions for box in q.recipients))
+                routes = route(
+                    connection.exec_driver_sql,
+                    self._store.is_sqlite,
+                    (box for q in questions for box in q.recipients),
+                )
         except Exception as error:
             self._log.error("look-up failed", exc_info=error)
             self._answer([(q.done, [reply.LOCAL_ERROR] * len(q.recipients)) for q in questions])
@@ -157,7 +162,7 @@ def _tell(outcomes: list[tuple[Done, Replies]]) -> None:
 
 
 def make_server(
-    store: Store, settings: Settings, log: Logger, unhealthy: Callable[[], None]
+    store: Store, settings: Settings, log: Log, unhealthy: Callable[[], None]
 ) -> tuple[Server, FrontDoor]:
     """The door of this process; to be called in the running event loop."""
     loop = asyncio.get_running_loop()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from postroom.lists.registry import count_lists
 from postroom.service.build import FrontDoor, make_server, server_config
-from postroom.service.observe import Logger, make_logger
+from postroom.service.observe import Log
 from postroom.service.settings import Settings, SettingsError, load
 from postroom.service.sockets import READY, UNFIT, address_of
 from postroom.store.engine import Store, StoreError, open_store
@@ -33,7 +33,7 @@ except ImportError:
 class Process:
     """One run of the door."""
 
-    def __init__(self, settings: Settings, config: str | None, store: Store, log: Logger) -> None:
+    def __init__(self, settings: Settings, config: str | None, store: Store, log: Log) -> None:
         self._settings, self._config, self._store, self._log = settings, config, store, log
         self._stop = asyncio.Event()
         self._failed = False
@@ -101,7 +101,7 @@ class Process:
 
 
 def _introduce(
-    store: Store, settings: Settings, log: Logger, sockets: Sequence[socket.socket]
+    store: Store, settings: Settings, log: Log, sockets: Sequence[socket.socket]
 ) -> None:
     """Say where we listen and what to do next."""
     with store.read() as connection:
@@ -129,7 +129,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         settings = load(options.config)
-        log = make_logger(settings.log)
+        log = Log(settings.log)
         store = open_store(settings.store.url)
     except (SettingsError, StoreError) as error:
         print(f"postroom: {error}", file=sys.stderr)

@@ -5,69 +5,79 @@ terminal and JSON otherwise; nothing that came from outside can break a line; a 
 cannot be written never stops the mail. One message is followed by its `message` id.
 """
 
-import logging
 import sys
-from collections.abc import MutableMapping
+import traceback
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import msgspec
 import structlog
 
-from postroom.service.settings import Log
+from postroom.service.settings import LogSettings
 
-Logger = structlog.typing.FilteringBoundLogger
+Facts = dict[str, Any]
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
-class _Lines:
-    """Writes lines; an error of the target is not the mail's concern."""
+class Log:
+    """The log of this process."""
 
-    def __init__(self, target: TextIO) -> None:
+    def __init__(self, settings: LogSettings, target: TextIO = sys.stderr) -> None:
         self._target = target
+        self._least = _LEVELS[settings.level]
+        terminal = target.isatty()
+        human = settings.format == "human" or (settings.format == "auto" and terminal)
+        self._render: Any = (
+            structlog.dev.ConsoleRenderer(
+                colors=terminal, exception_formatter=structlog.dev.plain_traceback
+            )
+            if human
+            else None
+        )
 
-    def msg(self, line: str) -> None:
+    def info(self, event: str, **facts: Any) -> None:
+        """What an operator may want to know."""
+        self.write("info", [(event, facts)])
+
+    def warning(self, event: str, **facts: Any) -> None:
+        """What an operator should know."""
+        self.write("warning", [(event, facts)])
+
+    def error(self, event: str, **facts: Any) -> None:
+        """What an operator must know."""
+        self.write("error", [(event, facts)])
+
+    def write(self, level: str, events: Iterable[tuple[str, Facts]]) -> None:
+        """Several events at once, in one write: the log of a busy door is a hot path."""
+        if _LEVELS[level] < self._least:
+            return
+        now = datetime.now(UTC)
+        render = self._json if self._render is None else self._human
+        lines = [render(level, now, event, facts) for event, facts in events]
         try:
-            self._target.write(line + "\n")
+            self._target.write("".join(lines))
             self._target.flush()
         except (OSError, ValueError):
-            pass
+            pass  # a log that is full or gone is not the mail's concern
 
-    debug = info = warning = error = critical = msg
+    def _json(self, level: str, now: datetime, event: str, facts: Facts) -> str:
+        error = facts.pop("exc_info", None)
+        if error is not None:
+            facts["exception"] = "".join(traceback.format_exception(error))
+        return _ENCODER.encode(
+            {"timestamp": now, "level": level, "event": event} | facts
+        ).decode() + "\n"
 
-
-def make_logger(settings: Log, target: TextIO = sys.stderr) -> Logger:
-    """The logger of this process."""
-    human = settings.format == "human" or (settings.format == "auto" and target.isatty())
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer(
-            colors=target.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
-        if human
-        else structlog.processors.JSONRenderer(serializer=_json)
-    )
-    processors: list[Any] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=not human),
-    ]
-    if human:
-        processors.append(_printable)
-    else:
-        processors.append(structlog.processors.format_exc_info)
-    level = getattr(logging, settings.level.upper())
-    logger: Logger = structlog.wrap_logger(
-        _Lines(target),
-        processors=[*processors, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-    )
-    return logger
+    def _human(self, level: str, now: datetime, event: str, facts: Facts) -> str:
+        """A terminal must not be steered by what a stranger sent."""
+        shown = {
+            key: ascii(value)[1:-1] if isinstance(value, str) and not value.isprintable() else value
+            for key, value in facts.items()
+        }
+        local = now.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        fields = {"timestamp": local, "level": level, "event": event} | shown
+        return str(self._render(None, level, fields)) + "\n"
 
 
-def _json(value: Any, **_: Any) -> str:
-    return msgspec.json.encode(value, enc_hook=str).decode()
-
-
-def _printable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A terminal must not be steered by what a stranger sent."""
-    for key, value in event.items():
-        if isinstance(value, str) and not value.isprintable() and key != "exception":
-            event[key] = ascii(value)[1:-1]
-    return event
+_ENCODER = msgspec.json.Encoder(enc_hook=str)

@@ -71,7 +71,7 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
     drain: Seconds = 30.0
 
 
-class Log(Struct, frozen=True, forbid_unknown_fields=True):
+class LogSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Logs. `auto` is human on a terminal and JSON otherwise."""
 
     format: Literal["auto", "human", "json"] = "auto"
@@ -85,7 +85,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     store: StoreSettings = StoreSettings()
     lmtp: Lmtp = Lmtp()
     service: Service = Service()
-    log: Log = Log()
+    log: LogSettings = LogSettings()
 
 
 def find_file(explicit: str | None, environment: Mapping[str, str]) -> Path | None:

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from postroom.service.observe import Logger, make_logger
+from postroom.service.observe import Log
 from postroom.service.settings import Settings, SettingsError, load
 from postroom.service.sockets import READY, UNFIT, BindError, bind
 
@@ -27,7 +27,7 @@ _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 class Child:
     """The `lmtp` process, in whatever incarnation."""
 
-    def __init__(self, config: str | None, sockets: Sequence[socket.socket], log: Logger) -> None:
+    def __init__(self, config: str | None, sockets: Sequence[socket.socket], log: Log) -> None:
         self._config, self._sockets, self._log = config, sockets, log
         self._backoff = BACKOFF_FIRST
         self._started = 0.0
@@ -81,7 +81,7 @@ class Child:
 
 def run(settings: Settings, config: str | None) -> int:
     """Serve until stopped; returns the exit status."""
-    log = make_logger(settings.log)
+    log = Log(settings.log)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         sockets = bind(settings.lmtp.listen)
@@ -104,7 +104,7 @@ def run(settings: Settings, config: str | None) -> int:
             return status
 
 
-def _reload(child: Child, config: str | None, log: Logger) -> None:
+def _reload(child: Child, config: str | None, log: Log) -> None:
     try:
         load(config)
     except SettingsError as error:
@@ -113,7 +113,7 @@ def _reload(child: Child, config: str | None, log: Logger) -> None:
     child.signal(signal.SIGHUP)
 
 
-def _stop(child: Child, drain: float, log: Logger) -> int:
+def _stop(child: Child, drain: float, log: Log) -> int:
     """Let the process drain; a second signal, or too long a time, kills it."""
     process = child.process
     if process is None:

@@ -10,10 +10,7 @@ stored. Trouble of ours is 4xx, or None where the outcome cannot be known.
 import time
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
-from typing import Any, NamedTuple
-
-from sqlalchemy import Connection, insert, select
-from sqlalchemy.exc import DBAPIError
+from typing import NamedTuple
 
 from postroom.lists.endpoint import Endpoint
 from postroom.lists.routing import route
@@ -24,7 +21,7 @@ from postroom.mail.reply import Reply
 from postroom.spool import ids, metadata
 from postroom.spool.trouble import Trouble, diagnose
 from postroom.store import schema
-from postroom.store.engine import Store
+from postroom.store.direct import Direct
 
 Replies = Sequence[Reply] | None
 LOCK_WAIT = 1.0  # seconds for one attempt to get the write lock; the deadline bounds them all
@@ -63,13 +60,10 @@ class _Row(NamedTuple):
 class Writer:
     """Commits batches of drafts. Used by one thread."""
 
-    def __init__(self, store: Store, site_owner: str) -> None:
+    def __init__(self, store: Direct, site_owner: str) -> None:
         self.site_owner = site_owner
         self._store = store
         self._ids = ids.IdMaker()
-        self._insert_receipt = _compiled(store, schema.receipt) + " ON CONFLICT DO NOTHING"
-        self._insert_message = _compiled(store, schema.message)
-        self._insert_entry = _compiled(store, schema.entry)
 
     def draft(self, envelope: Envelope, deadline: float) -> Draft:
         """Prepare an envelope; the ids stay the same through all attempts."""
@@ -78,42 +72,33 @@ class Writer:
     def commit(self, drafts: Sequence[Draft]) -> list[Stored]:
         """Store `drafts` in one transaction. Raises `Trouble`; then nothing is stored,
         unless it says that the outcome is unknown."""
+        deadline = min(draft.deadline for draft in drafts)
         committing = False
         try:
-            with self._store.engine.connect() as connection:
-                self._bound(connection, drafts)
-                stored = self._store_all(connection, drafts)
-                if time.monotonic() > min(draft.deadline for draft in drafts):
-                    raise Trouble("deadline", reply.LOCAL_ERROR, retry=True)
-                committing = True
-                connection.commit()
-                return stored
-        except DBAPIError as error:
-            raise diagnose(error, committing) from error
-        except Trouble:
+            self._store.begin(LOCK_WAIT, deadline - time.monotonic())
+            stored = self._store_all(drafts)
+            if time.monotonic() > deadline:
+                raise Trouble("deadline", reply.LOCAL_ERROR, retry=True)
+            committing = True
+            self._store.commit()
+            return stored
+        except BaseException as error:
+            self._store.discard()
+            if isinstance(error, Exception) and not isinstance(error, Trouble):
+                raise diagnose(error, committing) from error
             raise
-        except Exception as error:  # a defect of ours must not cost the neighbours
-            raise Trouble(f"defect: {error!r}", reply.LOCAL_ERROR, one_envelope=True) from error
 
-    def _bound(self, connection: Connection, drafts: Sequence[Draft]) -> None:
-        """No statement may outlast the deadline; no wait for a lock the attempt."""
-        if self._store.is_sqlite:
-            driver: Any = connection.connection.driver_connection
-            driver.execute(f"PRAGMA busy_timeout = {int(LOCK_WAIT * 1000)}")
-            return
-        left = min(draft.deadline for draft in drafts) - time.monotonic()
-        connection.exec_driver_sql(
-            "SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true)",
-            (str(max(1, int(left * 1000))), str(int(LOCK_WAIT * 1000))),
+    def _store_all(self, drafts: Sequence[Draft]) -> list[Stored]:
+        routes = route(
+            self._store.execute,
+            self._store.is_sqlite,
+            (box for draft in drafts for box in draft.envelope.recipients),
         )
-
-    def _store_all(self, connection: Connection, drafts: Sequence[Draft]) -> list[Stored]:
-        routes = route(connection, (box for d in drafts for box in d.envelope.recipients))
         rows = [row for draft in drafts for row in self._rows(draft, routes)]
-        old = self._write_receipts(connection, rows) if rows else set()
+        old = self._write_receipts(rows) if rows else set()
         new = [row for row in rows if row.entry not in old]
         if new:
-            self._write(connection, new)
+            self._write(new)
         return self._report(drafts, rows, old, routes)
 
     def _rows(self, draft: Draft, routes: dict[Mailbox, Endpoint | None]) -> list[_Row]:
@@ -128,36 +113,33 @@ class Writer:
             for identity, endpoint in endpoints.items()
         ]
 
-    def _write_receipts(self, connection: Connection, rows: Sequence[_Row]) -> set[int]:
+    def _write_receipts(self, rows: Sequence[_Row]) -> set[int]:
         """Write receipts; returns the entries of `rows` that were accepted before."""
         now = time.time()
         # In order of key, so that two servers never wait for each other crosswise.
-        result = connection.exec_driver_sql(
-            self._insert_receipt, sorted((row.key, now, row.entry) for row in rows)
-        )
-        if result.rowcount == len(rows):
+        receipts = sorted((row.key, now, row.entry) for row in rows)
+        written = self._store.insert(schema.receipt, receipts, unless_there=True)
+        if written == len(rows):
             return set()
-        keys = [row.key for row in rows]
+        mark = "?" if self._store.is_sqlite else "%s"
         held: dict[bytes, int] = {}
-        for first in range(0, len(keys), 1000):
-            held.update(
-                (bytes(row.key), row.entry)
-                for row in connection.execute(
-                    select(schema.receipt.c.key, schema.receipt.c.entry).where(
-                        schema.receipt.c.key.in_(keys[first : first + 1000])
-                    )
-                )
+        for first in range(0, len(rows), 1000):
+            keys = tuple(row.key for row in rows[first : first + 1000])
+            marks = ", ".join([mark] * len(keys))
+            found = self._store.execute(
+                f"SELECT key, entry FROM receipt WHERE key IN ({marks})", keys
             )
+            held.update((bytes(key), number) for key, number in found)
         return {row.entry for row in rows if held[row.key] != row.entry}
 
-    def _write(self, connection: Connection, rows: Sequence[_Row]) -> None:
+    def _write(self, rows: Sequence[_Row]) -> None:
         drafts = {row.draft.message: row.draft for row in rows}
-        connection.exec_driver_sql(
-            self._insert_message,
+        self._store.insert(
+            schema.message,
             [
                 (
                     number,
-                    draft.digest,
+                    digest,
                     envelope.sender,
                     len(envelope.raw),
                     envelope.received_at,
@@ -165,32 +147,20 @@ class Writer:
                     envelope.peer.lhlo,
                     envelope.raw,
                 )
-                for number, draft in drafts.items()
-                for envelope in (draft.envelope,)
+                for envelope, number, digest, _ in drafts.values()
             ],
         )
-        connection.exec_driver_sql(
-            self._insert_entry,
-            [
-                (
-                    row.entry,
-                    metadata.queue_of(row.endpoint),
-                    row.endpoint.list_key,
-                    row.draft.message,
-                    metadata.encode(
-                        metadata.describe(
-                            row.endpoint, len(row.draft.envelope.raw), self.site_owner
-                        )
-                    ),
-                    row.draft.envelope.received_at,
-                    0,
-                    None,
-                    None,
-                    None,
-                )
-                for row in rows
-            ],
-        )
+        self._store.insert(schema.entry, [self._entry(row) for row in rows])
+
+    def _entry(self, row: _Row) -> tuple[object, ...]:
+        envelope, endpoint = row.draft.envelope, row.endpoint
+        facts = metadata.describe(endpoint, len(envelope.raw), self.site_owner)
+        queue, text = metadata.queue_of(endpoint), metadata.encode(facts)
+        due, attempts = envelope.received_at, 0
+        return (
+            row.entry, queue, endpoint.list_key, row.draft.message, text, due, attempts,
+            None, None, None,
+        )  # fmt: skip
 
     def _report(
         self,
@@ -230,11 +200,6 @@ def _receipt_key(draft: Draft, identity: str) -> bytes:
     state = blake2b(draft.digest, digest_size=16)
     state.update(draft.envelope.sender.encode() + b"\0" + identity.encode())
     return state.digest()
-
-
-def _compiled(store: Store, table: Any) -> str:
-    """The INSERT for all columns of `table` in the driver's own words, made once."""
-    return str(insert(table).compile(dialect=store.engine.dialect))
 
 
 Done = Callable[[Replies], None]

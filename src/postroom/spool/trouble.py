@@ -5,9 +5,10 @@ an error that may have been a failed flush is never tried again (Linux may repor
 the second time) and asks for a restart.
 """
 
+import pysqlite3.dbapi2 as sqlite
+
 from postroom.mail import reply
 from postroom.mail.reply import Reply
-from sqlalchemy.exc import DBAPIError
 
 
 class Trouble(Exception):
@@ -36,14 +37,16 @@ class Trouble(Exception):
         self.unhealthy = unhealthy
 
 
-def diagnose(error: DBAPIError, committing: bool) -> Trouble:
-    """Read a driver's error. `committing`: it came from COMMIT itself."""
-    text = " ".join(str(error.orig).split())
-    name = getattr(error.orig, "sqlite_errorname", None)
-    if name is not None:
-        return _sqlite(name, text)
-    state = getattr(error.orig, "sqlstate", None)
-    return _postgresql(state, text, committing, error.connection_invalidated)
+def diagnose(error: Exception, committing: bool) -> Trouble:
+    """Read a driver's error, or SQLAlchemy's around it. `committing`: it came from COMMIT."""
+    error = getattr(error, "orig", None) or error
+    text = " ".join(str(error).split())
+    if isinstance(error, sqlite.Error) and hasattr(error, "sqlite_errorname"):
+        return _sqlite(error.sqlite_errorname, text)
+    if hasattr(error, "sqlstate"):
+        return _postgresql(error.sqlstate, text, committing)
+    # A defect of ours, or a value that the driver will not take.
+    return Trouble(f"{type(error).__name__}: {text}", reply.LOCAL_ERROR, one_envelope=True)
 
 
 def _sqlite(name: str, text: str) -> Trouble:
@@ -59,8 +62,8 @@ def _sqlite(name: str, text: str) -> Trouble:
     return Trouble(text, reply.LOCAL_ERROR, one_envelope=True)
 
 
-def _postgresql(state: str | None, text: str, committing: bool, lost: bool) -> Trouble:
-    if state is None or lost or state.startswith(("08", "57P")):
+def _postgresql(state: str | None, text: str, committing: bool) -> Trouble:
+    if state is None or state.startswith(("08", "57P")):
         # No answer from the server: if it was to COMMIT, nobody knows.
         return Trouble(text, reply.LOCAL_ERROR, retry=True, unknown=committing)
     if state.startswith("53"):  # disk full, out of memory, too many connections
