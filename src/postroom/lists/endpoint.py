@@ -6,6 +6,7 @@ ends in a sub-address wins over that sub-address.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 # Sub-address as written -> its canonical form.
@@ -43,10 +44,11 @@ class Endpoint(NamedTuple):
     subaddress: str
     detail: str
 
-    @property
-    def identity(self) -> str:
-        """One text per endpoint, for telling whether two recipients are the same."""
-        return f"{self.list_id}/{self.subaddress}+{self.detail}"
+
+@lru_cache(maxsize=4096)
+def identity(endpoint: Endpoint) -> str:
+    """One text per endpoint, for telling whether two recipients are the same."""
+    return f"{endpoint.list_id}/{endpoint.subaddress}+{endpoint.detail}"
 
 
 def readings(local: str, folded: str) -> Iterator[Reading]:

@@ -31,11 +31,11 @@ def _field(names: bytes) -> re.Pattern[bytes]:
 
 _MAIL_FROM = _field(rb"X-MailFrom")
 # What a delivering agent adds anew at each attempt.
-_TRACE = _field(rb"Return-Path|Envelope-To|Delivery-Date|Delivered-To|X-Original-To")
+_TRACE_NAMES = (b"return-path", b"envelope-to", b"delivery-date", b"delivered-to", b"x-original-to")
+_TRACE = _field(b"|".join(_TRACE_NAMES))
 # hashlib gives up the interpreter lock for pieces of 2048 octets and more; to get it back
 # from a busy event loop costs more than hashing a small message.
 _PIECE, _LARGE = 2047, 65536
-_MESSAGE_ID = re.compile(rb"(?:\A|[\r\n])Message-ID[ \t]*:\s*([^\r\n]*)", re.IGNORECASE)
 
 
 def header_end(raw: bytes) -> int:
@@ -65,7 +65,10 @@ def digest(raw: bytes) -> bytes:
     """
     end = header_end(raw)
     head = raw[:end]
-    state = blake2b(_TRACE.sub(b"", head), digest_size=32)
+    folded = head.lower()
+    if any(name in folded for name in _TRACE_NAMES):
+        head = _TRACE.sub(b"", head)
+    state = blake2b(head, digest_size=32)
     if len(raw) > _LARGE:
         state.update(memoryview(raw)[end:])
     else:
@@ -76,11 +79,15 @@ def digest(raw: bytes) -> bytes:
 
 def message_id(raw: bytes) -> str:
     """The Message-ID as text fit for a log line or a listing; "" if there is none."""
-    match = _MESSAGE_ID.search(raw[: header_end(raw)])
-    if match is None:
+    head = b"\n" + raw[: header_end(raw)]
+    start = head.lower().find(b"\nmessage-id:")
+    if start < 0:
         return ""
-    text = match[1].decode("utf-8", "replace").strip()
-    return "".join(char if char.isprintable() else "?" for char in text)[:250]
+    value = head[start + 12 :].split(b"\n", 2)
+    # Long ones are often folded onto the next line.
+    found = value[0].strip() or (value[1].strip() if value[1][:1] in (b" ", b"\t") else b"")
+    text = found.decode("utf-8", "replace")[:250]
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def parse(raw: bytes) -> Message:

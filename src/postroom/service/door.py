@@ -1,9 +1,10 @@
-"""The `lmtp` process: one event loop, the door, its signals.
+"""The door process: one event loop, the LMTP server, its signals. It touches no storage.
 
-For: running the door on sockets that the supervisor bound. Guarantees: no socket listens
-before the database is found fit; SIGTERM, or the end of the supervisor, drains; SIGHUP
-reloads and keeps the old settings if the new ones are bad. Exits 0 when drained, 1 when
-it should be started again, `UNFIT` when a person has to do something first.
+For: running the door on sockets that the supervisor bound, with an intake process of its
+own. Guarantees: no socket listens before the database is found fit; SIGTERM, or the end of
+the supervisor, drains; SIGHUP reloads and keeps the old settings if the new ones are bad.
+Exits 0 when drained, 1 when it should be started again (its intake ended), `UNFIT` when a
+person has to do something first.
 """
 
 import argparse
@@ -12,16 +13,18 @@ import contextlib
 import gc
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from postroom.lists.registry import count_lists
-from postroom.service.build import FrontDoor, make_server, server_config
+from postroom.lmtp.server import Server, ServerConfig
+from postroom.lmtp.session import Limits
+from postroom.service.channel import Ready
+from postroom.service.front import Front
 from postroom.service.observe import Log
 from postroom.service.settings import Settings, SettingsError, load
 from postroom.service.sockets import READY, UNFIT, address_of
-from postroom.store.engine import Store, StoreError, open_store
 
 loop_factory: Callable[[], asyncio.AbstractEventLoop] | None
 try:
@@ -30,37 +33,52 @@ except ImportError:
     loop_factory = None
 
 
+def server_config(settings: Settings) -> ServerConfig:
+    """What of the settings concerns connections."""
+    lmtp = settings.lmtp
+    limits = Limits(lmtp.max_message_size, lmtp.max_recipients, lmtp.refuse_unknown == "at-rcpt")
+    hostname = settings.site.hostname
+    return ServerConfig(hostname, lmtp.ident, limits, lmtp.memory_budget, lmtp.max_connections)
+
+
 class Process:
     """One run of the door."""
 
-    def __init__(self, settings: Settings, config: str | None, store: Store, log: Log) -> None:
-        self._settings, self._config, self._store, self._log = settings, config, store, log
+    def __init__(
+        self, settings: Settings, config: str | None, log: Log, sockets: Sequence[socket.socket]
+    ) -> None:
+        self._settings, self._config, self._log, self._sockets = settings, config, log, sockets
         self._stop = asyncio.Event()
         self._failed = False
 
-    async def run(self, sockets: Sequence[socket.socket], control: socket.socket) -> int:
+    async def run(
+        self, intake: "subprocess.Popen[bytes]", channel: socket.socket, control: socket.socket
+    ) -> int:
         """Serve until told to stop; returns the exit status."""
         loop = asyncio.get_running_loop()
-        server, door = make_server(
-            self._store, self._settings, self._log, lambda: loop.call_soon_threadsafe(self._fail)
-        )
+        front = Front(self._settings, self._log, self._intake_ended)
+        await loop.create_unix_connection(lambda: front, sock=channel)
+        server = Server(server_config(self._settings), front)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._reload(server.reconfigure, door))
+        loop.add_signal_handler(signal.SIGHUP, self._reload, server, front)
         loop.add_reader(control, self._supervisor_gone, control)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
-        door.start()
-        await server.listen(sockets)
-        _introduce(self._store, self._settings, self._log, sockets)
+        ready = await front.ready
+        if ready is None:
+            return await loop.run_in_executor(None, intake.wait)  # it has said why
+        await server.listen(self._sockets)
+        self._introduce(ready)
         with contextlib.suppress(OSError):
             control.send(READY)
         gc.collect()
         gc.freeze()  # what is here now stays: no need to look at it again
         await self._stop.wait()
         loop.remove_reader(control)
-        self._log.info("stopping", waits_for=len(server.connections))
+        self._log.info("stopping", connections=len(server.connections))
         await server.stop(self._settings.service.drain)
-        await loop.run_in_executor(None, door.close)
+        front.close()
+        await loop.run_in_executor(None, intake.wait)
         self._log.info("stopped")
         return 1 if self._failed else 0
 
@@ -75,41 +93,35 @@ class Process:
             asyncio.get_running_loop().remove_reader(control)
             self._stop.set()
 
-    def _fail(self) -> None:
-        self._failed = True
-        self._stop.set()
+    def _intake_ended(self) -> None:
+        if not self._stop.is_set():
+            self._log.error("intake ended")
+            self._failed = True
+            self._stop.set()
 
-    def _reload(self, reconfigure: Callable[..., None], door: FrontDoor) -> None:
+    def _reload(self, server: Server, front: Front) -> None:
         try:
             new = load(self._config)
         except SettingsError as error:
             self._log.error("settings not reloaded, the old ones stay", reason=str(error))
             return
-        fixed = [
-            name
-            for name, before, after in (
-                ("lmtp.listen", self._settings.lmtp.listen, new.lmtp.listen),
-                ("store.url", self._settings.store.url, new.store.url),
-                ("log", self._settings.log, new.log),
-            )
-            if before != after
-        ]
-        self._settings = new
-        reconfigure(server_config(new))
-        door.reconfigure(new)
-        self._log.info("settings reloaded", **({"needs_a_restart": fixed} if fixed else {}))
+        old, self._settings = self._settings, new
+        server.reconfigure(server_config(new))
+        front.reconfigure(new)
+        fixed = {
+            "lmtp.listen": old.lmtp.listen != new.lmtp.listen,
+            "store.url": old.store.url != new.store.url,
+            "log": old.log != new.log,
+        }
+        needs = [name for name, changed in fixed.items() if changed]
+        self._log.info("settings reloaded", **({"needs_a_restart": needs} if needs else {}))
 
-
-def _introduce(
-    store: Store, settings: Settings, log: Log, sockets: Sequence[socket.socket]
-) -> None:
-    """Say where we listen and what to do next."""
-    with store.read() as connection:
-        lists = count_lists(connection)
-    log.info("serving", database=store.engine.url.render_as_string(), lists=lists)
-    if not lists:
-        log.info("no lists yet", create_one=f"{_command()} list create mylist@example.com")
-    print("ready", *(address_of(each) for each in sockets), file=sys.stderr, flush=True)
+    def _introduce(self, ready: Ready) -> None:
+        """Say where we listen and what to do next."""
+        self._log.info("serving", database=ready.database, lists=ready.lists)
+        if not ready.lists:
+            self._log.info("no lists yet", to_do=f"{_command()} list create mylist@example.com")
+        print("ready", *map(address_of, self._sockets), file=sys.stderr, flush=True)
 
 
 def _command() -> str:
@@ -120,6 +132,16 @@ def _command() -> str:
     return str(path)
 
 
+def _start_intake(config: str | None) -> tuple["subprocess.Popen[bytes]", socket.socket]:
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-m", "postroom.service.intake", str(theirs.fileno())]
+    if config:
+        command += ["--config", config]
+    process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+    theirs.close()
+    return process, ours
+
+
 def main() -> None:
     """`python -m postroom.service.door`, started by the supervisor."""
     parser = argparse.ArgumentParser()
@@ -127,23 +149,22 @@ def main() -> None:
     parser.add_argument("--control", type=int, required=True)
     parser.add_argument("sockets", type=int, nargs="+")
     options = parser.parse_args()
+    intake, channel = _start_intake(options.config)
     try:
         settings = load(options.config)
-        log = Log(settings.log)
-        store = open_store(settings.store.url)
-    except (SettingsError, StoreError) as error:
+    except SettingsError as error:
         print(f"postroom: {error}", file=sys.stderr)
         sys.exit(UNFIT)
+    log = Log(settings.log)
     sockets = [socket.socket(fileno=number) for number in options.sockets]
     control = socket.socket(fileno=options.control)
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        process = Process(settings, options.config, store, log)
+        process = Process(settings, options.config, log, sockets)
         try:
-            status = runner.run(process.run(sockets, control))
+            status = runner.run(process.run(intake, channel, control))
         except OSError as error:
-            log.error("cannot listen", reason=str(error))
+            print(f"postroom: cannot listen: {error.strerror}", file=sys.stderr)
             status = UNFIT
-    store.close()
     sys.exit(status)
 
 

@@ -6,6 +6,7 @@ replies went out, so it costs the client nothing.
 
 from collections.abc import Sequence
 from postroom.mail.message import message_id
+from postroom.mail.reply import NO_MAILBOX
 from postroom.service.observe import Facts, Log
 from postroom.spool import ids
 from postroom.spool.intake import Stored
@@ -30,11 +31,7 @@ def _line(each: Stored) -> tuple[str, Facts]:
         facts["entries"] = [ids.show(number) for number in each.entries]
     if each.again and each.entries:
         facts["seen_before"] = each.again
-    refused = [
-        str(box)
-        for box, answer in zip(envelope.recipients, each.replies, strict=True)
-        if not answer.accepted
-    ]
-    if refused:
-        facts["refused"] = refused
+    if NO_MAILBOX in each.replies:
+        pairs = zip(envelope.recipients, each.replies, strict=True)
+        facts["refused"] = [str(box) for box, answer in pairs if not answer.accepted]
     return "accepted" if each.entries else "seen before" if each.again else "refused", facts

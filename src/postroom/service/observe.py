@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import msgspec
-import structlog
 
 from postroom.service.settings import LogSettings
 
@@ -26,15 +25,8 @@ class Log:
     def __init__(self, settings: LogSettings, target: TextIO = sys.stderr) -> None:
         self._target = target
         self._least = _LEVELS[settings.level]
-        terminal = target.isatty()
-        human = settings.format == "human" or (settings.format == "auto" and terminal)
-        self._render: Any = (
-            structlog.dev.ConsoleRenderer(
-                colors=terminal, exception_formatter=structlog.dev.plain_traceback
-            )
-            if human
-            else None
-        )
+        human = settings.format == "human" or (settings.format == "auto" and target.isatty())
+        self._line = _human if human else _json
 
     def info(self, event: str, **facts: Any) -> None:
         """What an operator may want to know."""
@@ -53,31 +45,40 @@ class Log:
         if _LEVELS[level] < self._least:
             return
         now = datetime.now(UTC)
-        render = self._json if self._render is None else self._human
-        lines = [render(level, now, event, facts) for event, facts in events]
+        lines = [self._line(level, now, event, facts) for event, facts in events]
         try:
             self._target.write("".join(lines))
             self._target.flush()
         except (OSError, ValueError):
             pass  # a log that is full or gone is not the mail's concern
 
-    def _json(self, level: str, now: datetime, event: str, facts: Facts) -> str:
-        error = facts.pop("exc_info", None)
-        if error is not None:
-            facts["exception"] = "".join(traceback.format_exception(error))
-        return _ENCODER.encode(
-            {"timestamp": now, "level": level, "event": event} | facts
-        ).decode() + "\n"
 
-    def _human(self, level: str, now: datetime, event: str, facts: Facts) -> str:
-        """A terminal must not be steered by what a stranger sent."""
-        shown = {
-            key: ascii(value)[1:-1] if isinstance(value, str) and not value.isprintable() else value
-            for key, value in facts.items()
-        }
-        local = now.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        fields = {"timestamp": local, "level": level, "event": event} | shown
-        return str(self._render(None, level, fields)) + "\n"
+_encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
-_ENCODER = msgspec.json.Encoder(enc_hook=str)
+def _json(level: str, now: datetime, event: str, facts: Facts) -> str:
+    line = {"timestamp": now, "level": level, "event": event} | facts
+    if "exc_info" in line:
+        line["exception"] = _traceback(line.pop("exc_info"))
+    return _encode(line).decode() + "\n"
+
+
+def _human(level: str, now: datetime, event: str, facts: Facts) -> str:
+    """A terminal must not be steered by what a stranger sent."""
+    fields = dict(facts)
+    error = fields.pop("exc_info", None)
+    shown = " ".join(f"{name}={_plain(value)}" for name, value in fields.items())
+    when = now.astimezone().strftime("%H:%M:%S")
+    line = f"{when} {level:7} {event:12} {shown}".rstrip() + "\n"
+    return line if error is None else line + _traceback(error)
+
+
+def _plain(value: object) -> str:
+    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    if not text.isprintable():
+        text = ascii(text)[1:-1]
+    return f'"{text}"' if not text or " " in text else text
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
-from postroom.lists.endpoint import Endpoint
+from postroom.lists.endpoint import Endpoint, identity
 from postroom.lists.routing import route
 from postroom.mail import message, reply
 from postroom.mail.address import Mailbox
@@ -104,20 +104,20 @@ class Writer:
     def _rows(self, draft: Draft, routes: dict[Mailbox, Endpoint | None]) -> list[_Row]:
         """One row per endpoint, however often and in whatever form it was named."""
         endpoints = {
-            endpoint.identity: endpoint
+            identity(endpoint): endpoint
             for box in draft.envelope.recipients
             if (endpoint := routes[box]) is not None
         }
         return [
-            _Row(_receipt_key(draft, identity), self._ids(), draft, endpoint)
-            for identity, endpoint in endpoints.items()
+            _Row(_receipt_key(draft, name), self._ids(), draft, endpoint)
+            for name, endpoint in endpoints.items()
         ]
 
     def _write_receipts(self, rows: Sequence[_Row]) -> set[int]:
         """Write receipts; returns the entries of `rows` that were accepted before."""
         now = time.time()
         # In order of key, so that two servers never wait for each other crosswise.
-        receipts = sorted((row.key, now, row.entry) for row in rows)
+        receipts = [(row.entry, row.key, now) for row in sorted(rows, key=_by_key)]
         written = self._store.insert(schema.receipt, receipts, unless_there=True)
         if written == len(rows):
             return set()
@@ -188,6 +188,10 @@ class Writer:
         ]
 
 
+def _by_key(row: _Row) -> bytes:
+    return row.key
+
+
 def answers(
     recipients: Iterable[Mailbox], routes: dict[Mailbox, Endpoint | None], yes: Reply
 ) -> list[Reply]:
@@ -195,22 +199,23 @@ def answers(
     return [reply.NO_MAILBOX if routes[box] is None else yes for box in recipients]
 
 
-def _receipt_key(draft: Draft, identity: str) -> bytes:
+def _receipt_key(draft: Draft, endpoint: str) -> bytes:
     """What makes two deliveries the same one: sender, endpoint, message bytes."""
     state = blake2b(draft.digest, digest_size=16)
-    state.update(draft.envelope.sender.encode() + b"\0" + identity.encode())
+    state.update(draft.envelope.sender.encode() + b"\0" + endpoint.encode())
     return state.digest()
 
 
-Done = Callable[[Replies], None]
-
-
 class Item(NamedTuple):
-    """An envelope that waits, and whom to tell."""
+    """An envelope that waits; `ticket` is the caller's name for it, `deadline` as of
+    time.monotonic()."""
 
     envelope: Envelope
     deadline: float
-    done: Done
+    ticket: int
+
+
+_Waiting = list[tuple[Draft, int]]
 
 
 class Intake:
@@ -219,7 +224,7 @@ class Intake:
     def __init__(
         self,
         writer: Writer,
-        answer: Callable[[list[tuple[Done, Replies]]], None],
+        answer: Callable[[Sequence[tuple[int, Replies]]], None],
         journal: Callable[[Sequence[Stored]], None],
         trouble: Callable[[Trouble, int], None],
     ) -> None:
@@ -229,9 +234,9 @@ class Intake:
     def work(self, items: list[Item]) -> None:
         """Store a batch; every item is answered when this returns."""
         drafts = [self._writer.draft(item.envelope, item.deadline) for item in items]
-        self._settle([(draft, item.done) for draft, item in zip(drafts, items, strict=True)])
+        self._settle([(draft, item.ticket) for draft, item in zip(drafts, items, strict=True)])
 
-    def _settle(self, waiting: list[tuple[Draft, Done]], unknown: bool = False) -> None:
+    def _settle(self, waiting: _Waiting, unknown: bool = False) -> None:
         while waiting:
             try:
                 stored = self._writer.commit([draft for draft, _ in waiting])
@@ -243,14 +248,12 @@ class Intake:
                 waiting = self._after(trouble, waiting, unknown)
             else:
                 self._answer(
-                    [(done, each.replies) for each, (_, done) in zip(stored, waiting, strict=True)]
+                    [(ticket, each.replies) for each, (_, ticket) in zip(stored, waiting, strict=True)]
                 )
                 self._journal(stored)
                 return
 
-    def _after(
-        self, trouble: Trouble, waiting: list[tuple[Draft, Done]], unknown: bool
-    ) -> list[tuple[Draft, Done]]:
+    def _after(self, trouble: Trouble, waiting: _Waiting, unknown: bool) -> _Waiting:
         """What is left to try after `trouble`; the others are answered."""
         if trouble.one_envelope and len(waiting) > 1:
             for one in waiting:
@@ -260,8 +263,8 @@ class Intake:
         left = [one for one in waiting if trouble.retry and now < one[0].deadline]
         self._answer(
             [
-                (done, None if unknown else [trouble.reply] * len(draft.envelope.recipients))
-                for draft, done in waiting
+                (ticket, None if unknown else [trouble.reply] * len(draft.envelope.recipients))
+                for draft, ticket in waiting
                 if not trouble.retry or now >= draft.deadline
             ]
         )

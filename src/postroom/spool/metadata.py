@@ -6,13 +6,16 @@ for a post, `subaddress` for a sub-address, `to_owner` and `envsender` for the o
 detail after "+" comes as `detail` where there is one. JSON, never pickle.
 """
 
-import json
 from typing import Any, Final
+
+import msgspec
 
 from postroom.lists.endpoint import Endpoint
 
 VERSION: Final = 1  # of this layout
 Metadata = dict[str, Any]
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_decode = msgspec.json.Decoder().decode
 
 IN: Final = "in"
 COMMAND: Final = "command"
@@ -55,12 +58,12 @@ def describe(endpoint: Endpoint, size: int, site_owner: str) -> Metadata:
 
 def encode(facts: Metadata) -> str:
     """As stored."""
-    return json.dumps(facts, separators=(",", ":"), sort_keys=True)
+    return _encode(facts).decode()
 
 
 def decode(text: str) -> Metadata:
     """As read. Raises ValueError on anything but a JSON object."""
-    facts = json.loads(text)
+    facts = _decode(text)
     if not isinstance(facts, dict):
         raise ValueError("metadata is no JSON object")
     return facts

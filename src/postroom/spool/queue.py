@@ -179,13 +179,10 @@ def mend(connection: Connection, queue: str, now: float | None = None) -> int:
 
 def purge_receipts(connection: Connection, older_than: float) -> int:
     """Forget one step's worth of receipts from before `older_than`; returns how many."""
-    some = (
-        select(receipt.c.key)
-        .where(receipt.c.accepted_at < older_than)
-        .order_by(receipt.c.accepted_at)
-        .limit(PURGE_STEP)
-    )
-    return connection.execute(delete(receipt).where(receipt.c.key.in_(some))).rowcount
+    oldest = select(receipt.c.entry).order_by(receipt.c.entry).limit(PURGE_STEP)
+    return connection.execute(
+        delete(receipt).where(receipt.c.entry.in_(oldest), receipt.c.accepted_at < older_than)
+    ).rowcount
 
 
 # What operators ask

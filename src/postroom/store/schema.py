@@ -93,12 +93,12 @@ entry = Table(
     ),
 )
 
+# One row for each entry ever made, kept after it is gone. The key is random, so its index
+# is kept apart and small; rows come, and are purged, in the order of entry ids.
 receipt = Table(
     "receipt",
     metadata,
-    Column("key", LargeBinary, primary_key=True),
+    Column("entry", _Id, primary_key=True, autoincrement=False),
+    Column("key", LargeBinary, nullable=False, unique=True),
     Column("accepted_at", Double, nullable=False),
-    Column("entry", _Id, nullable=False),  # no foreign key: it outlives the entry
-    Index(None, "accepted_at"),
-    sqlite_with_rowid=False,
 )

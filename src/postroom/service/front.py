@@ -1,0 +1,131 @@
+"""The door's end of the channel: hands envelopes to the intake process and answers back.
+
+For: being the `Door` of the LMTP server. Guarantees: each envelope and question is answered
+exactly once; if the intake ends first, envelopes under way are answered None, because their
+outcome cannot be known, and all else 451. All of one turn of the event loop leaves in
+one write, so the intake finds it as one batch.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from postroom.lmtp.server import Answer
+from postroom.mail import reply
+from postroom.mail.address import Mailbox
+from postroom.mail.envelope import Envelope
+from postroom.mail.reply import Reply
+from postroom.service.channel import (
+    Answers,
+    Change,
+    Frames,
+    Question,
+    Ready,
+    Room,
+    decode_report,
+    delivery,
+    frame,
+    reply_of,
+)
+from postroom.service.observe import Log
+from postroom.service.settings import Settings
+from postroom.spool.space import fits
+
+
+class Front(asyncio.Protocol):
+    """Used in the event loop's thread only."""
+
+    def __init__(self, settings: Settings, log: Log, ended: Callable[[], None]) -> None:
+        """`ended()` is called when the intake closes the connection."""
+        self._log, self._ended = log, ended
+        self._deadline = settings.lmtp.commit_deadline
+        self._reserve = settings.store.min_free_space
+        self._transport: asyncio.Transport | None = None
+        self._frames = Frames()
+        self._pending: list[bytes] = []
+        # Each with what to say should the intake end first.
+        self._waiting: dict[int, tuple[Answer, Sequence[Reply] | None]] = {}
+        self._number = 0
+        self._free: int | None = None
+        self.ready: asyncio.Future[Ready | None] = asyncio.get_running_loop().create_future()
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Use these settings from the next message on."""
+        self._deadline = settings.lmtp.commit_deadline
+        self._reserve = settings.store.min_free_space
+        self._send(frame(Change(settings.site.owner, settings.store.receipts_kept * 86_400)))
+
+    # What the LMTP server asks
+
+    def deliver(self, envelope: Envelope, answer: Answer) -> None:
+        """Have it stored."""
+        if self._transport is None:
+            answer([reply.LOCAL_ERROR] * len(envelope.recipients))
+            return
+        deadline = time.monotonic() + self._deadline
+        self._send(delivery(self._enlist(answer, None), deadline, envelope))
+
+    def verify(self, recipients: tuple[Mailbox, ...], answer: Answer) -> None:
+        """Have them looked up."""
+        lost = [reply.LOCAL_ERROR] * len(recipients)
+        if self._transport is None:
+            answer(lost)
+            return
+        self._send(frame(Question(self._enlist(answer, lost), recipients)))
+
+    def admit(self, size: int) -> Reply | None:
+        """452 if the disk is nearly full (RFC 1870 6.1)."""
+        return None if fits(size, self._free, self._reserve) else reply.NO_ROOM
+
+    def broken(self, peer: str, error: Exception) -> None:
+        """A connection ended by a defect of ours."""
+        self._log.error("connection ended by a defect", peer=peer, exc_info=error)
+
+    def _enlist(self, answer: Answer, lost: Sequence[Reply] | None) -> int:
+        self._number += 1
+        self._waiting[self._number] = answer, lost
+        return self._number
+
+    def _send(self, pieces: Sequence[bytes]) -> None:
+        if not self._pending:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._pending.extend(pieces)
+
+    def _flush(self) -> None:
+        pieces, self._pending = self._pending, []
+        if self._transport is not None:
+            self._transport.writelines(pieces)
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._frames.feed(data)
+        while (taken := self._frames.take()) is not None:
+            report = decode_report(taken[0])
+            if type(report) is Answers:
+                for number, spelled in report.outcomes:
+                    answer, _ = self._waiting.pop(number)
+                    answer(None if spelled is None else [reply_of(each) for each in spelled])
+            elif type(report) is Room:
+                self._free = report.free
+            elif type(report) is Ready:
+                self.ready.set_result(report)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if not self.ready.done():
+            self.ready.set_result(None)
+        waiting, self._waiting = self._waiting, {}
+        for answer, lost in waiting.values():
+            answer(lost)
+        self._ended()
+
+    def close(self) -> None:
+        """Let the intake store what it has been sent, and end."""
+        if self._transport is not None:
+            self._flush()
+            self._transport.close()

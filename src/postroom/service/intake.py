@@ -1,0 +1,206 @@
+"""The intake process: everything of the door that touches storage.
+
+For: keeping storage, and the interpreter lock it would contend for, out of the door's
+event loop. It reads whatever the door has sent, commits it as one batch and answers.
+Guarantees: those of `spool.intake`; questions are answered before the batch they came with
+is stored. It ends when the door closes the connection, after storing what had been sent.
+Exits 0 then, 1 after an I/O error of the database (never tried again), `UNFIT` when the
+database cannot be used.
+"""
+
+import argparse
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+
+from postroom.lists.registry import count_lists
+from postroom.lists.routing import route
+from postroom.mail import reply
+from postroom.service.channel import (
+    Answers,
+    Change,
+    Delivery,
+    Frames,
+    Question,
+    Ready,
+    Room,
+    decode_request,
+    envelope_of,
+    frame,
+    spell,
+)
+from postroom.service.journal import journal
+from postroom.service.observe import Log
+from postroom.service.settings import Settings, SettingsError, load
+from postroom.service.sockets import UNFIT
+from postroom.spool.intake import Intake, Item, Replies, Writer, answers
+from postroom.spool.queue import PURGE_STEP, purge_receipts
+from postroom.spool.space import free_space
+from postroom.spool.trouble import Trouble
+from postroom.store.direct import Direct
+from postroom.store.engine import Store, StoreError, open_store
+
+BATCH_ITEMS, BATCH_OCTETS = 500, 16_777_216  # a batch ends when either is reached
+UPKEEP_EVERY = 5.0  # seconds
+PURGE_EVERY = 60.0  # seconds
+
+
+class Process:
+    """One run of the intake."""
+
+    def __init__(self, store: Store, settings: Settings, log: Log, door: socket.socket) -> None:
+        self._store, self._settings, self._log, self._door = store, settings, log, door
+        self._writer = Writer(Direct(store), settings.site.owner)
+        self._intake = Intake(
+            self._writer, self._answer, lambda stored: journal(log, stored), self._trouble
+        )
+        self._receipts_kept = settings.store.receipts_kept * 86_400
+        self._frames = Frames()
+        self._open = True
+        self._unhealthy = False
+        self._upkeep_at = self._purge_at = 0.0
+
+    def run(self) -> int:
+        """Serve the door until it closes; returns the exit status."""
+        with self._store.read() as connection:
+            lists = count_lists(connection)
+        self._send(Ready(self._store.engine.url.render_as_string(), lists))
+        while not self._unhealthy:
+            if time.monotonic() >= self._upkeep_at:
+                self._upkeep()
+            items, questions = self._gather()
+            if questions:
+                self._look_up(questions)
+            if items:
+                self._intake.work(items)
+            elif not self._open:
+                return 0
+        return 1
+
+    def _gather(self) -> tuple[list[Item], list[Question]]:
+        """What the door has sent by now; waits for the first of it."""
+        items: list[Item] = []
+        questions: list[Question] = []
+        octets = 0
+        wait = UPKEEP_EVERY
+        while len(items) < BATCH_ITEMS and octets < BATCH_OCTETS:
+            taken = self._frames.take()
+            if taken is None:
+                if not self._receive(wait if not items and not questions else 0.0):
+                    break
+                continue
+            head, raw = taken
+            request = decode_request(head)
+            if isinstance(request, Delivery):
+                number = request.number
+                items.append(Item(envelope_of(request, raw), request.deadline, number))
+                octets += len(raw)
+            elif isinstance(request, Question):
+                questions.append(request)
+            else:
+                self._change(request)
+        return items, questions
+
+    def _receive(self, wait: float) -> bool:
+        """Read what is there; False if nothing came within `wait` seconds."""
+        if not self._open or not select.select([self._door], [], [], wait)[0]:
+            return False
+        data = self._door.recv(1_048_576)
+        if not data:
+            self._open = False
+            return False
+        self._frames.feed(data)
+        return True
+
+    def _change(self, request: Change) -> None:
+        self._writer.site_owner = request.site_owner
+        self._receipts_kept = request.receipts_kept
+
+    def _look_up(self, questions: Sequence[Question]) -> None:
+        outcomes: list[tuple[int, Replies]]
+        try:
+            with self._store.read() as connection:
+                routes = route(
+                    connection.exec_driver_sql,
+                    self._store.is_sqlite,
+                    (box for each in questions for box in each.recipients),
+                )
+            outcomes = [
+                (each.number, answers(each.recipients, routes, reply.RECIPIENT_OK))
+                for each in questions
+            ]
+        except Exception as error:  # the registry is not there: 451, never 550
+            self._log.error("look-up failed", reason=" ".join(str(error).split()))
+            outcomes = [
+                (each.number, [reply.LOCAL_ERROR] * len(each.recipients)) for each in questions
+            ]
+        self._answer(outcomes)
+
+    def _answer(self, outcomes: Sequence[tuple[int, Replies]]) -> None:
+        if outcomes:
+            self._send(
+                Answers(
+                    [
+                        (number, None if replies is None else spell(replies))
+                        for number, replies in outcomes
+                    ]
+                )
+            )
+
+    def _send(self, report: Ready | Room | Answers) -> None:
+        try:
+            self._door.sendall(b"".join(frame(report)))
+        except OSError:
+            self._open = False  # the door is gone, and with it those who wait
+
+    def _trouble(self, trouble: Trouble, waiting: int) -> None:
+        self._log.error(
+            "not stored",
+            reason=str(trouble),
+            waiting=waiting,
+            answer=f"{trouble.reply.code} {trouble.reply.text}",
+            trying_again=trouble.retry,
+        )
+        self._unhealthy = self._unhealthy or trouble.unhealthy
+
+    def _upkeep(self) -> None:
+        self._upkeep_at = time.monotonic() + UPKEEP_EVERY
+        self._send(Room(free_space(self._store.path)))
+        if time.monotonic() < self._purge_at:
+            return
+        try:
+            with self._store.begin() as connection:
+                gone = purge_receipts(connection, time.time() - self._receipts_kept)
+        except Exception as error:
+            self._log.warning("receipts not purged", reason=" ".join(str(error).split()))
+            gone = 0
+        if gone < PURGE_STEP:
+            self._purge_at = time.monotonic() + PURGE_EVERY
+
+
+def main() -> None:
+    """`python -m postroom.service.intake`, started by the door."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config")
+    parser.add_argument("door", type=int)
+    options = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the door says when to stop
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+    try:
+        settings = load(options.config)
+        store = open_store(settings.store.url)
+    except (SettingsError, StoreError) as error:
+        print(f"postroom: {error}", file=sys.stderr)
+        sys.exit(UNFIT)
+    door = socket.socket(fileno=options.door)
+    status = Process(store, settings, Log(settings.log), door).run()
+    store.close()
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
