@@ -46,7 +46,7 @@ class Endpoint(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def identity(endpoint: Endpoint) -> str:
+def name_of(endpoint: Endpoint) -> str:
     """One text per endpoint, for telling whether two recipients are the same."""
     return f"{endpoint.list_id}/{endpoint.subaddress}+{endpoint.detail}"
 
@@ -60,7 +60,7 @@ def readings(local: str, folded: str) -> Iterator[Reading]:
     if "-" not in folded:
         return
     if "+" in folded:
-        found = []
+        found: list[Reading] = []
         plus = folded.find("+")
         while plus >= 0:
             found.extend(_split(folded[:plus], local[plus + 1 :]))

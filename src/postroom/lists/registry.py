@@ -185,20 +185,41 @@ def delete_list(connection: Connection, key: int) -> None:
     connection.execute(delete(mailing_list).where(mailing_list.c.id == key))
 
 
-def shadow_warning(connection: Connection, address: str) -> str | None:
-    """What an administrator should know before using this posting address, if anything."""
-    box = _parsed(address)
-    reading = shadowed(box.local)
-    if reading is None or not _exists(connection, f"{reading.list_name}@{box.domain}"):
-        return None
-    other = f"{reading.list_name}@{box.domain}"
-    return (
-        f"{box.local}@{box.domain} was the -{reading.subaddress} address of {other}; "
+def shadow_warnings(connection: Connection, boxes: Sequence[Mailbox]) -> list[str]:
+    """What an administrator should know about lists that have these addresses, if anything.
+
+    The number of statements does not grow with that of the lists, but for one query per
+    thousand that may take the place of another list's endpoint.
+    """
+    taken = {
+        box: str(Mailbox(reading.list_name, box.domain))
+        for box in boxes
+        if (reading := shadowed(box.local)) is not None
+    }
+    others = sorted(set(taken.values()))
+    there: set[str] = set()
+    for first in range(0, len(others), 1000):
+        there.update(
+            connection.scalars(
+                select(mailing_list.c.posting_address).where(
+                    mailing_list.c.posting_address.in_(others[first : first + 1000])
+                )
+            )
+        )
+    return [
+        f"{box} was the -{box.local.rpartition('-')[2]} address of {other}; "
         "mail to it now posts to the new list"
-    )
+        for box, other in taken.items()
+        if other in there
+    ]
 
 
-def _list(row: Row[tuple[int, str, str, str, float]]) -> MailingList:
+def shadow_warning(connection: Connection, address: str) -> str | None:
+    """`shadow_warnings` for one address; None where there is nothing to say."""
+    return next(iter(shadow_warnings(connection, [_parsed(address)])), None)
+
+
+def _list(row: Row[int, str, str, str, float]) -> MailingList:
     return MailingList(*row)
 
 

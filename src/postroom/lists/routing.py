@@ -49,9 +49,7 @@ def route(
     }
     known = _look_up(query, is_sqlite, list(wanted))
     hosted = {host for _, host in known}
-    return {
-        box: _choose(host, every, known, hosted) for box, (host, every) in readings_of.items()
-    }
+    return {box: _choose(host, every, known, hosted) for box, (host, every) in readings_of.items()}
 
 
 def _look_up(query: Query, is_sqlite: bool, wanted: Sequence[Key]) -> dict[Key, Found | None]:

@@ -346,7 +346,8 @@ class Session:
         if not argument:
             raise Refused(reply.NEED_NAME)
         self._clear()  # RFC 5321 4.1.4: as if by RSET
-        name = argument[:255].decode("utf-8", "replace")
+        text = argument[:255].decode("utf-8", "replace")
+        name = "".join(char if char.isprintable() else "?" for char in text)
         self._peer = Peer(self._peer.address, name)
         self._out.append(self._lhlo)
         self.state = after

@@ -11,6 +11,7 @@ import email.policy
 import re
 from email.message import Message
 from hashlib import blake2b
+from typing import NamedTuple
 
 _EOL = rb"(?:\r\n|\n|\r)"
 # What Python's parser takes for a header line or its continuation. Possessive, so that
@@ -33,9 +34,6 @@ _MAIL_FROM = _field(rb"X-MailFrom")
 # What a delivering agent adds anew at each attempt.
 _TRACE_NAMES = (b"return-path", b"envelope-to", b"delivery-date", b"delivered-to", b"x-original-to")
 _TRACE = _field(b"|".join(_TRACE_NAMES))
-# hashlib gives up the interpreter lock for pieces of 2048 octets and more; to get it back
-# from a busy event loop costs more than hashing a small message.
-_PIECE, _LARGE = 2047, 65536
 
 
 def header_end(raw: bytes) -> int:
@@ -58,32 +56,44 @@ def with_mail_from(raw: bytes, sender: str) -> bytes:
     return b"%b%b\r\n%b%b" % (head, field, blank, rest)
 
 
-def digest(raw: bytes) -> bytes:
-    """Identity of a message: 32 octets over it without what each delivery attempt adds.
+class Identity(NamedTuple):
+    """`digest`: 32 octets over the message without what each delivery attempt adds;
+    `message_id`: as text fit for a log line or a listing, "" if there is none."""
+
+    digest: bytes
+    message_id: str
+
+
+def identify(raw: bytes) -> Identity:
+    """What tells this message from others.
 
     Postfix resends identical bytes; Exim may add Delivery-date or Envelope-to.
     """
     end = header_end(raw)
     head = raw[:end]
     folded = head.lower()
-    if any(name in folded for name in _TRACE_NAMES):
-        head = _TRACE.sub(b"", head)
-    state = blake2b(head, digest_size=32)
-    if len(raw) > _LARGE:
-        state.update(memoryview(raw)[end:])
+    for name in _TRACE_NAMES:
+        if name in folded:
+            state = blake2b(_TRACE.sub(b"", head), digest_size=32)
+            state.update(memoryview(raw)[end:])
+            break
     else:
-        for start in range(end, len(raw), _PIECE):
-            state.update(raw[start : start + _PIECE])
-    return state.digest()
+        state = blake2b(raw, digest_size=32)
+    return Identity(state.digest(), _message_id(head, folded))
 
 
 def message_id(raw: bytes) -> str:
-    """The Message-ID as text fit for a log line or a listing; "" if there is none."""
-    head = b"\n" + raw[: header_end(raw)]
-    start = head.lower().find(b"\nmessage-id:")
-    if start < 0:
+    """The Message-ID alone; the first octets of a message will do."""
+    head = raw[: header_end(raw)]
+    return _message_id(head, head.lower())
+
+
+def _message_id(head: bytes, folded: bytes) -> str:
+    name = b"message-id:"
+    start = 0 if folded.startswith(name) else folded.find(b"\n" + name) + 1
+    if not start and not folded.startswith(name):
         return ""
-    value = head[start + 12 :].split(b"\n", 2)
+    value = head[start + len(name) :].split(b"\n", 2)
     # Long ones are often folded onto the next line.
     found = value[0].strip() or (value[1].strip() if value[1][:1] in (b" ", b"\t") else b"")
     text = found.decode("utf-8", "replace")[:250]

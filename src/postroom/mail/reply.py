@@ -50,9 +50,7 @@ RECIPIENT_OK = Reply(250, "2.1.5", "Recipient ok")
 ACCEPTED = Reply(250, "2.0.0", "Message accepted and stored")
 DONE = Reply(250, "2.0.0", "Ok")
 GO_AHEAD = Reply(354, "", "End data with <CR><LF>.<CR><LF>")
-HELP = Reply(
-    214, "2.0.0", "LMTP (RFC 2033): LHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT"
-)
+HELP = Reply(214, "2.0.0", "LMTP (RFC 2033): LHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT")
 CANNOT_VERIFY = Reply(252, "2.0.0", "Cannot verify here, send the message and see")
 BYE = Reply(221, "2.0.0", "Bye")
 

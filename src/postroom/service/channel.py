@@ -7,6 +7,7 @@ arrive whole and in order or the connection ends; nothing is executed by decodin
 """
 
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
 
 import msgspec
@@ -111,7 +112,7 @@ def envelope_of(request: Delivery, raw: bytes) -> Envelope:
     return Envelope(request.sender, request.recipients, raw, request.peer, request.received_at)
 
 
-def spell(replies: "list[Reply] | tuple[Reply, ...]") -> list[tuple[int, str, str]]:
+def spell(replies: Sequence[Reply]) -> list[tuple[int, str, str]]:
     """Replies for a frame."""
     return [(each.code, each.enhanced, each.text) for each in replies]
 

@@ -5,7 +5,7 @@ replies went out, so it costs the client nothing.
 """
 
 from collections.abc import Sequence
-from postroom.mail.message import message_id
+
 from postroom.mail.reply import NO_MAILBOX
 from postroom.service.observe import Facts, Log
 from postroom.spool import ids
@@ -18,12 +18,12 @@ def journal(log: Log, stored: Sequence[Stored]) -> None:
 
 
 def _line(each: Stored) -> tuple[str, Facts]:
-    envelope = each.envelope
+    envelope, message, identity, _ = each.draft
     facts: Facts = {
-        "message": ids.show(each.message),
+        "message": ids.show(message),
         "sender": envelope.sender,
         "size": len(envelope.raw),
-        "message_id": message_id(envelope.raw),
+        "message_id": identity.message_id,
         "peer": envelope.peer.address,
         "lhlo": envelope.peer.lhlo,
     }

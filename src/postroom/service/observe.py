@@ -57,7 +57,7 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 def _json(level: str, now: datetime, event: str, facts: Facts) -> str:
-    line = {"timestamp": now, "level": level, "event": event} | facts
+    line: Facts = {"timestamp": now, "level": level, "event": event} | facts
     if "exc_info" in line:
         line["exception"] = _traceback(line.pop("exc_info"))
     return _encode(line).decode() + "\n"

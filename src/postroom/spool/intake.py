@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
-from postroom.lists.endpoint import Endpoint, identity
+from postroom.lists.endpoint import Endpoint, name_of
 from postroom.lists.routing import route
-from postroom.mail import message, reply
+from postroom.mail import reply
 from postroom.mail.address import Mailbox
 from postroom.mail.envelope import Envelope
+from postroom.mail.message import Identity, identify
 from postroom.mail.reply import Reply
 from postroom.spool import ids, metadata
 from postroom.spool.trouble import Trouble, diagnose
@@ -28,24 +29,23 @@ LOCK_WAIT = 1.0  # seconds for one attempt to get the write lock; the deadline b
 PAUSE = 0.1  # seconds between attempts, against a server that refuses at once
 
 
-class Stored(NamedTuple):
-    """One stored envelope, for the log. `entries` are those that this delivery added;
-    `again` counts recipients that had it already."""
-
-    envelope: Envelope
-    message: int
-    entries: tuple[int, ...]
-    again: int
-    replies: Sequence[Reply]
-
-
 class Draft(NamedTuple):
     """An envelope with what can be known of it before the transaction."""
 
     envelope: Envelope
     message: int
-    digest: bytes
+    identity: Identity
     deadline: float  # time.monotonic()
+
+
+class Stored(NamedTuple):
+    """A draft that was stored. `entries` are those that this delivery added; `again` counts
+    recipients that had it already."""
+
+    draft: Draft
+    entries: tuple[int, ...]
+    again: int
+    replies: Sequence[Reply]
 
 
 class _Row(NamedTuple):
@@ -67,7 +67,7 @@ class Writer:
 
     def draft(self, envelope: Envelope, deadline: float) -> Draft:
         """Prepare an envelope; the ids stay the same through all attempts."""
-        return Draft(envelope, self._ids(), message.digest(envelope.raw), deadline)
+        return Draft(envelope, self._ids(), identify(envelope.raw), deadline)
 
     def commit(self, drafts: Sequence[Draft]) -> list[Stored]:
         """Store `drafts` in one transaction. Raises `Trouble`; then nothing is stored,
@@ -104,7 +104,7 @@ class Writer:
     def _rows(self, draft: Draft, routes: dict[Mailbox, Endpoint | None]) -> list[_Row]:
         """One row per endpoint, however often and in whatever form it was named."""
         endpoints = {
-            identity(endpoint): endpoint
+            name_of(endpoint): endpoint
             for box in draft.envelope.recipients
             if (endpoint := routes[box]) is not None
         }
@@ -139,7 +139,7 @@ class Writer:
             [
                 (
                     number,
-                    digest,
+                    identity.digest,
                     envelope.sender,
                     len(envelope.raw),
                     envelope.received_at,
@@ -147,7 +147,7 @@ class Writer:
                     envelope.peer.lhlo,
                     envelope.raw,
                 )
-                for envelope, number, digest, _ in drafts.values()
+                for envelope, number, identity, _ in drafts.values()
             ],
         )
         self._store.insert(schema.entry, [self._entry(row) for row in rows])
@@ -178,8 +178,7 @@ class Writer:
                 added[row.draft.message].append(row.entry)
         return [
             Stored(
-                draft.envelope,
-                draft.message,
+                draft,
                 tuple(added[draft.message]),
                 again[draft.message],
                 answers(draft.envelope.recipients, routes, reply.ACCEPTED),
@@ -201,7 +200,7 @@ def answers(
 
 def _receipt_key(draft: Draft, endpoint: str) -> bytes:
     """What makes two deliveries the same one: sender, endpoint, message bytes."""
-    state = blake2b(draft.digest, digest_size=16)
+    state = blake2b(draft.identity.digest, digest_size=16)
     state.update(draft.envelope.sender.encode() + b"\0" + endpoint.encode())
     return state.digest()
 
@@ -248,7 +247,10 @@ class Intake:
                 waiting = self._after(trouble, waiting, unknown)
             else:
                 self._answer(
-                    [(ticket, each.replies) for each, (_, ticket) in zip(stored, waiting, strict=True)]
+                    [
+                        (ticket, each.replies)
+                        for each, (_, ticket) in zip(stored, waiting, strict=True)
+                    ]
                 )
                 self._journal(stored)
                 return

@@ -9,9 +9,9 @@ statement. `Lost` is raised to a worker whose lease is gone.
 import secrets
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, or_, select, update
 
 from postroom.mail.message import with_mail_from
 from postroom.spool.metadata import SHUNT, Metadata, decode, encode
@@ -98,7 +98,14 @@ def claim(
             continue
         claims.append(
             Claim(
-                row.id, row.message, row.list, lease, row.attempts, row.sender, bytes(row.raw), facts
+                id=row.id,
+                message=row.message,
+                list_key=row.list,
+                lease=lease,
+                attempts=row.attempts,
+                sender=row.sender,
+                raw=bytes(row.raw),
+                metadata=facts,
             )
         )
     return claims
@@ -111,10 +118,8 @@ def finish(connection: Connection, claims: Sequence[Claim]) -> None:
     connection.execute(select(message.c.id).where(message.c.id.in_(messages)).with_for_update())
     for lease in {each.lease for each in claims}:
         own = [each.id for each in claims if each.lease == lease]
-        _fenced(
-            connection.execute(delete(entry).where(entry.c.id.in_(own), entry.c.lease == lease)).rowcount,
-            len(own),
-        )
+        ours = entry.c.id.in_(own) & (entry.c.lease == lease)
+        _fenced(connection.execute(delete(entry).where(ours)).rowcount, len(own))
     _free(connection, messages)
 
 
@@ -193,13 +198,13 @@ def entries(connection: Connection, queue: str | None = None, limit: int = 100) 
     statement = _entries().order_by(entry.c.id).limit(limit)
     if queue is not None:
         statement = statement.where(entry.c.queue == queue)
-    return [Entry(*row) for row in connection.execute(statement)]
+    return [Entry._make(row) for row in connection.execute(statement)]
 
 
 def find(connection: Connection, number: int) -> Entry | None:
     """One entry."""
     row = connection.execute(_entries().where(entry.c.id == number)).first()
-    return Entry(*row) if row else None
+    return Entry._make(row) if row else None
 
 
 def raw_of(connection: Connection, number: int) -> bytes:
@@ -259,7 +264,7 @@ def stats(connection: Connection) -> dict[str, tuple[int, float | None]]:
     return {queue: (depth, oldest) for queue, depth, oldest in rows}
 
 
-def _entries() -> Select[tuple[object, ...]]:
+def _entries() -> Select[Any]:
     return (
         select(
             entry.c.id,
@@ -281,19 +286,16 @@ def _entries() -> Select[tuple[object, ...]]:
 
 
 def _shunt(connection: Connection, numbers: Sequence[int], lease: str, reason: str) -> int:
-    rows: Sequence[Row[tuple[int, str, str]]] = connection.execute(
-        select(entry.c.id, entry.c.queue, entry.c.metadata).where(
-            entry.c.id.in_(numbers), entry.c.lease == lease
-        )
-    ).all()
-    return set_aside(connection, rows, reason)
+    ours = entry.c.id.in_(numbers) & (entry.c.lease == lease)
+    return set_aside(connection, ours, reason)
 
 
-def set_aside(
-    connection: Connection, rows: Sequence[Row[tuple[int, str, str]]], reason: str
-) -> int:
-    """Move entries (id, queue, metadata) to `shunt`, which remembers where they were."""
-    for number, queue, text in rows:
+def set_aside(connection: Connection, which: ColumnElement[bool], reason: str) -> int:
+    """Move the entries that meet a condition to `shunt`, which remembers where they were;
+    returns how many."""
+    rows = connection.execute(select(entry.c.id, entry.c.queue, entry.c.metadata).where(which))
+    found = rows.all()
+    for number, queue, text in found:
         try:
             facts = decode(text)
         except ValueError:
@@ -310,7 +312,7 @@ def set_aside(
                 last_error=reason,
             )
         )
-    return len(rows)
+    return len(found)
 
 
 def _free(connection: Connection, messages: Sequence[int]) -> None:

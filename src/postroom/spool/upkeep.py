@@ -4,7 +4,7 @@ For: keeping lists and spool in step in one transaction. Guarantees: removing a 
 makes mail vanish. Fails with `ListError`.
 """
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 
 from postroom.lists.registry import ListError, MailingList, delete_list, find_list
 from postroom.lists.registry import rename_list as rename_row
@@ -23,24 +23,21 @@ def rename_list(connection: Connection, old: str, new: str) -> MailingList:
         except ValueError:
             continue  # the runner that claims it will set it aside
         facts["listname"] = renamed.posting_address
-        connection.execute(
-            update(entry).where(entry.c.id == number).values(metadata=encode(facts))
-        )
+        connection.execute(update(entry).where(entry.c.id == number).values(metadata=encode(facts)))
     return renamed
 
 
 def remove_list(connection: Connection, address: str, force: bool) -> int:
     """Remove a list; returns how many entries went to `shunt`. Only `force` allows any."""
     found = find_list(connection, address)
-    waiting = connection.execute(
-        select(entry.c.id, entry.c.queue, entry.c.metadata).where(entry.c.list == found.key)
-    ).all()
+    ours = entry.c.list == found.key
+    waiting = connection.scalar(select(func.count()).select_from(entry).where(ours)) or 0
     if waiting and not force:
         raise ListError(
-            f"list {found.posting_address} has {len(waiting)} entries waiting: let them be "
+            f"list {found.posting_address} has {waiting} entries waiting: let them be "
             "worked off, or use --force to put them into the shunt queue"
         )
-    set_aside(connection, waiting, f"list {found.posting_address} was removed")
-    connection.execute(update(entry).where(entry.c.list == found.key).values(list=None))
+    set_aside(connection, ours, f"list {found.posting_address} was removed")
+    connection.execute(update(entry).where(ours).values(list=None))
     delete_list(connection, found.key)
-    return len(waiting)
+    return waiting

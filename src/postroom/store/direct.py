@@ -14,7 +14,7 @@ from sqlalchemy import Table, insert
 from postroom.store.engine import Store
 
 Row = tuple[Any, ...]
-MOST_ROWS = 64  # per statement; sizes are powers of two, so few statements are prepared
+MOST_ROWS = 50  # per statement; each number of rows has a prepared statement of its own
 
 
 class Direct:
@@ -62,16 +62,13 @@ class Direct:
             cursor = self._driver.cursor()
             cursor.executemany(self._statement(table, 1, unless_there), rows)
             return int(cursor.rowcount)
-        # Many rows a statement: each call into SQLite gives up the interpreter lock, and
-        # to get it back while the event loop is busy costs more than the insert.
-        changed, start, size = 0, 0, MOST_ROWS
-        while start < len(rows):
-            while size > len(rows) - start:
-                size //= 2
-            values = [value for row in rows[start : start + size] for value in row]
-            statement = self._statement(table, size, unless_there)
+        # Many rows a statement: a call into SQLite costs more than a small row.
+        changed = 0
+        for start in range(0, len(rows), MOST_ROWS):
+            some = rows[start : start + MOST_ROWS]
+            values = [value for row in some for value in row]
+            statement = self._statement(table, len(some), unless_there)
             changed += self._driver.execute(statement, values).rowcount
-            start += size
         return changed
 
     def _statement(self, table: Table, rows: int, unless_there: bool) -> str:

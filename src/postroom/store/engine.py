@@ -25,7 +25,7 @@ from postroom.store import schema
 # the same instant (sqlite.org/wal.html, "the WAL-reset bug").
 SQLITE_NEEDED = (3, 51, 3)
 BUSY_TIMEOUT = 30.0  # seconds that one writer waits for another
-CHECKPOINT_PAGES = 4000
+CHECKPOINT_PAGES = 8000
 
 version_table = Table("alembic_version", MetaData(), Column("version_num", Text))
 
@@ -104,7 +104,11 @@ def _sqlite_engine(url: URL) -> Engine:
     engine = create_engine(
         url,
         module=sqlite,
-        connect_args={"isolation_level": None, "timeout": BUSY_TIMEOUT},
+        connect_args={
+            "isolation_level": None,
+            "timeout": BUSY_TIMEOUT,
+            "cached_statements": 256,
+        },
         pool_size=4,
         max_overflow=0,
     )
@@ -192,7 +196,7 @@ def _prepare_file(path: Path, create: bool) -> None:
         elif not path.is_file():
             raise StoreError(f"{path} is not a file: set store.url to a file for the database")
         if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise StoreError(f"{path} cannot be written: check its owner and mode, or set store.url")
+            raise StoreError(f"{path} cannot be written: check owner and mode, or set store.url")
     except OSError as error:
         raise StoreError(f"{path} cannot be used ({error.strerror}): set store.url") from error
 

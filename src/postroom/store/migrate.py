@@ -51,13 +51,7 @@ def migrate(url: str) -> tuple[str | None, str]:
             before = _upgrade(connection)
             connection.commit()
     except DBAPIError as error:
-        raise StoreError(f"nothing was migrated: {_explain(store, error)}") from error
-    except CommandError as error:
-        name = store.engine.url.render_as_string(hide_password=True)
-        raise StoreError(
-            f"{name} cannot be migrated ({error}): it was not made by a release of postroom; "
-            "set store.url to another one"
-        ) from error
+        raise StoreError(_explain(store, error)) from error
     finally:
         store.close()
     open_store(url, create=False).close()  # says so if it is newer, or not ours
@@ -70,7 +64,9 @@ def _upgrade(connection: Connection) -> str | None:
     if is_sqlite:
         # To change a table SQLite makes it anew, and may then drop what others refer to.
         # Not possible inside a transaction, so the driver is told before one begins.
-        connection.connection.driver_connection.execute("PRAGMA foreign_keys = OFF")
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.execute("PRAGMA foreign_keys = OFF")
     else:
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(8024)")
     before = revision_of(connection)
@@ -78,12 +74,23 @@ def _upgrade(connection: Connection) -> str | None:
         version_table.create(connection)
     elif not before.isdigit() or before >= schema.REVISION:
         return before
-    command.upgrade(configuration(connection), "head")
+    try:
+        command.upgrade(configuration(connection), "head")
+    except CommandError as error:
+        raise StoreError(
+            f"no release of postroom made this database ({error}): set store.url to another one"
+        ) from error
+    except DBAPIError as error:
+        reason = " ".join(str(error.orig).split())
+        raise StoreError(
+            f"the migration from {before or 'nothing'} to {schema.REVISION} failed and nothing "
+            f"was changed ({reason}): keep the postroom you had, and report it"
+        ) from error
     if is_sqlite:
         broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
         if broken is not None:
             raise StoreError(
-                f"nothing was migrated: table {broken[0]} refers to rows that are not there; "
-                "restore a backup"
+                f"nothing was changed, for rows of table {broken[0]} would refer to rows that "
+                "are not there: restore a backup, or report it"
             )
     return before

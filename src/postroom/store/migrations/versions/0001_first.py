@@ -77,10 +77,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "receipt",
+        sa.Column("entry", ROW_ID, nullable=False, autoincrement=False),
         sa.Column("key", sa.LargeBinary, nullable=False),
         sa.Column("accepted_at", sa.Double, nullable=False),
-        sa.Column("entry", ROW_ID, nullable=False),
-        sa.PrimaryKeyConstraint("key", name="pk_receipt"),
-        sqlite_with_rowid=False,
+        sa.PrimaryKeyConstraint("entry", name="pk_receipt"),
+        sa.UniqueConstraint("key", name="uq_receipt_key"),
     )
-    op.create_index("ix_receipt_accepted_at", "receipt", ["accepted_at"])

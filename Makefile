@@ -1,0 +1,62 @@
+# Every target sets up what it needs. `make run` and `make test` are all a newcomer has to know.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: help venv run test check bench peers clean
+help:
+	@echo "make run     start postroom with an embedded database, nothing to configure"
+	@echo "make test    run all tests"
+	@echo "make check   style, types, import contracts"
+	@echo "make bench   measure postroom beside other servers"
+	@echo "make peers   install the Debian packages that some tests and the bench talk to"
+
+venv: $(VENV)/.run
+
+# Debian packs the venv module apart from python3.
+$(VENV)/.venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "postroom needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -q -y python3-venv; } \
+	  || { echo "postroom needs Python's venv module: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.venv pyproject.toml
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/pip install --quiet --editable '.[postgres]' --group dev
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/pip install --quiet --group bench
+	@touch $@
+
+run: $(VENV)/.run
+	$(BIN)/postroom serve
+
+test: $(VENV)/.dev
+	$(BIN)/pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m bench
+
+peers:
+	$(SUDO) apt-get update -q
+	echo "postfix postfix/main_mailer_type select No configuration" | $(SUDO) debconf-set-selections
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
+	  postfix swaks postgresql strace gcc libc6-dev
+
+clean:
+	rm -rf $(VENV) build dist bench/out

@@ -1,0 +1,240 @@
+"""`postroom list`.
+
+For: making, showing, renaming and removing lists, one or a hundred thousand. Guarantees:
+`create` makes all lists it is given or none; removing a list never makes mail vanish.
+Fails as the registry says; for input from a file, with the number of the line.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from postroom.cli.common import Failed, Options, example, safe, word
+from postroom.cli.database import opened
+from postroom.cli.output import (
+    json_option,
+    local,
+    print_array,
+    print_facts,
+    print_object,
+    print_table,
+    utc,
+)
+from postroom.lists import registry
+from postroom.lists.endpoint import SUBADDRESSES
+from postroom.mail.address import Mailbox
+from postroom.service.settings import parse_listen
+from postroom.spool.upkeep import remove_list, rename_list
+
+CHUNK = 5000  # lists for each step of the progress bar
+Advance = Callable[[int], None]
+
+
+@click.group(
+    "list",
+    epilog=example("postroom list create mylist@example.com", "postroom list ls"),
+)
+def lists() -> None:
+    """Mailing lists."""
+
+
+@lists.command(
+    epilog=example(
+        'postroom list create ants@example.com --name "All about ants"',
+        "postroom list create - < addresses.txt",
+    )
+)
+@click.argument("addresses", nargs=-1, required=True, type=word, metavar="ADDRESS...")
+@click.option("--name", type=word, default="", metavar="TEXT", help="What people call it.")
+@click.pass_obj
+def create(options: Options, addresses: Sequence[str], name: str) -> None:
+    """Create lists: all of them or, if one is refused, none.
+
+    The domain of a list is added if it is new. "-" reads addresses from standard input,
+    one a line.
+    """
+    from_stdin = "-" in addresses
+    given = list(_given(addresses))
+    with _progress("checking", len(given)) as advance:
+        boxes = _checked(given, advance)
+    with opened(options) as store, store.begin() as connection:
+        with _progress("creating", len(boxes)) as advance:
+            for first in range(0, len(boxes), CHUNK):
+                some = boxes[first : first + CHUNK]
+                registry.create_lists(connection, some, name)
+                advance(len(some))
+        warnings = registry.shadow_warnings(connection, boxes)
+    _warn(warnings)
+    if from_stdin:
+        click.echo(f"created {len(boxes)} lists")
+        return
+    for box in boxes:
+        click.echo(f"created {safe(str(box))}")
+    if len(boxes) == 1:
+        _say_what_next(options, boxes[0])
+
+
+@lists.command("ls", epilog=example("postroom list ls", "postroom list ls --json"))
+@json_option
+@click.pass_obj
+def list_lists(options: Options, as_json: bool) -> None:
+    """Show all lists."""
+    with opened(options) as store, store.read() as connection:
+        found = list(registry.lists(connection))
+    if as_json:
+        print_array(map(_facts, found))
+    elif found:
+        print_table(
+            ("ADDRESS", "LIST-ID", "NAME", "CREATED"),
+            (
+                (each.posting_address, each.list_id, each.display_name, local(each.created_at))
+                for each in found
+            ),
+        )
+    else:
+        click.echo(f"No lists yet: {options.command('list create mylist@example.com')}")
+
+
+@lists.command(epilog=example("postroom list show mylist@example.com"))
+@click.argument("address", type=word)
+@json_option
+@click.pass_obj
+def show(options: Options, address: str, as_json: bool) -> None:
+    """Show one list."""
+    with opened(options) as store, store.read() as connection:
+        found = registry.find_list(connection, address)
+    if as_json:
+        print_object(_facts(found))
+        return
+    print_facts(
+        {
+            "address": found.posting_address,
+            "list-id": found.list_id,
+            "name": found.display_name,
+            "created": local(found.created_at),
+            "also at": " ".join(f"-{suffix}" for suffix in SUBADDRESSES),
+        }
+    )
+
+
+@lists.command(epilog=example("postroom list rename ants@example.com bees@example.com"))
+@click.argument("old", type=word)
+@click.argument("new", type=word)
+@click.pass_obj
+def rename(options: Options, old: str, new: str) -> None:
+    """Give a list another address.
+
+    Its list-id stays, and mail that waits follows. The old address is no longer valid.
+    """
+    with opened(options) as store, store.begin() as connection:
+        renamed = rename_list(connection, old, new)
+        warning = registry.shadow_warning(connection, renamed.posting_address)
+    _warn([warning] if warning else [])
+    click.echo(f"{old} is now {safe(renamed.posting_address)}; its list-id stays {renamed.list_id}")
+
+
+@lists.command(
+    epilog=example(
+        "postroom list remove mylist@example.com", "postroom list remove --force old@example.com"
+    )
+)
+@click.argument("address", type=word)
+@click.option("--force", is_flag=True, help="Also if mail waits: it goes to the shunt queue.")
+@click.pass_obj
+def remove(options: Options, address: str, force: bool) -> None:
+    """Remove a list.
+
+    Refused while mail waits for it, unless forced.
+    """
+    with opened(options) as store, store.begin() as connection:
+        moved = remove_list(connection, address, force)
+    click.echo(f"removed {address}")
+    if moved:
+        click.echo(f"{moved} entries went to shunt: {options.command('queue ls shunt')}")
+
+
+def _facts(found: registry.MailingList) -> dict[str, Any]:
+    return {
+        "address": found.posting_address,
+        "list_id": found.list_id,
+        "name": found.display_name,
+        "created_at": utc(found.created_at),
+    }
+
+
+def _given(addresses: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each address with where it stands, for messages."""
+    for address in addresses:
+        if address == "-":
+            yield from _lines()
+        else:
+            yield address, ""
+
+
+def _lines() -> Iterator[tuple[str, str]]:
+    if sys.stdin.isatty():
+        click.echo("Addresses, one a line; Ctrl-D ends.", err=True)
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        where = f"line {number}: "
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError:
+            raise Failed(f"{where}{line.strip()!r} is not UTF-8; no list was created") from None
+        if text:
+            yield text, where
+
+
+def _checked(given: Iterable[tuple[str, str]], advance: Advance) -> list[Mailbox]:
+    """The addresses, folded; none twice."""
+    seen: dict[Mailbox, str] = {}
+    for text, where in given:
+        try:
+            box = registry.posting_address(text)
+        except registry.ListError as error:
+            raise Failed(f"{where}{error}") from error
+        if box in seen:
+            before = f", first in {seen[box].rstrip(': ')}" if seen[box] else ""
+            raise Failed(f"{where}{box} is named twice{before}; no list was created")
+        seen[box] = where
+        advance(1)
+    return list(seen)
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Advance]:
+    """A progress bar, for work that takes a while and somebody who watches."""
+    console = Console(stderr=True)
+    if total < CHUNK or not console.is_terminal:
+        yield lambda number: None
+        return
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda number: bar.advance(task, number)
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        click.echo(f"warning: {safe(warning)}", err=True)
+
+
+def _say_what_next(options: Options, box: Mailbox) -> None:
+    if not str(box).isascii():
+        return  # smtplib would need to be told
+    host, port = parse_listen(options.settings().lmtp.listen[0])
+    text = "From: anne@example.org\nSubject: hello\n\nHello, list.\n"
+    sender, recipient, message = map(json.dumps, ("anne@example.org", str(box), text))
+    code = (
+        f'import smtplib; smtplib.LMTP("{host}", {port or 'PORT'}, "localhost")'
+        f".sendmail({sender}, {recipient}, {message})"
+    )
+    click.echo(f"Send it a first message while `{options.command('serve')}` runs:")
+    click.echo(f"  python3 -c {shlex.quote(code)}")
+    click.echo("and see it in its queue:")
+    click.echo(f"  {options.command('queue ls')}")

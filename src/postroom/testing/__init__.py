@@ -1,0 +1,1 @@
+"""Helpers for tests and executable documentation: a throwaway site, and what to do with it."""

@@ -1,0 +1,34 @@
+"""What executable documentation says: create a list, commit, show metadata."""
+
+from collections.abc import Mapping
+
+from postroom.lists import registry
+from postroom.lists.registry import MailingList
+from postroom.testing import site
+
+
+def create_list(address: str, display_name: str = "") -> MailingList:
+    """Create a list in the open transaction; others see it after `transaction.commit()`."""
+    return registry.create_list(site.current().pending(), address, display_name)
+
+
+class _Transaction:
+    """The open transaction of the current site."""
+
+    def commit(self) -> None:
+        """Make what was done since the last commit or abort durable."""
+        site.current().end_transaction(commit=True)
+
+    def abort(self) -> None:
+        """Undo what was done since the last commit or abort."""
+        site.current().end_transaction(commit=False)
+
+
+transaction = _Transaction()
+
+
+def dump_msgdata(msgdata: Mapping[str, object]) -> None:
+    """Print metadata, a name and a value a line, in the order of names."""
+    width = max(map(len, msgdata), default=0)
+    for name in sorted(msgdata):
+        print(f"{name:{width}}: {msgdata[name]}")

@@ -1,0 +1,1 @@
+"""Tests of `postroom.lmtp`, without the dialogues of `tests/wire`."""

@@ -1,0 +1,1 @@
+"""The wire: golden dialogues, and the server on real sockets."""
