@@ -4,6 +4,7 @@ For: one picture of a run, as SVG and PNG. Guarantees: every panel shows medians
 range of the rounds. Without matplotlib `draw` says so and draws nothing.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -74,6 +75,7 @@ def _grouped(axis: Any, groups: dict[str, list[Rate]], colours: dict[str, str]) 
         [each + 0.4 - width / 2 for each in range(len(sessions))],
         [f"{each} session{'s' * (each != 1)}" for each in sessions],
     )
+    axis.margins(y=0.2)
     axis.legend(fontsize=8, frameon=False, ncols=len(groups))
 
 
@@ -82,13 +84,18 @@ def _door(axis: Any, figures: Door) -> None:
     for rate in figures.rates:
         groups.setdefault(rate.name, []).append(rate)
     _grouped(axis, groups, COLOURS)
+    medians = [rate.rate.median for rate in figures.rates]
     axis.set_yscale("log")
+    # From a whole power of ten, with room for the legend.
+    axis.set_ylim(10 ** math.floor(math.log10(min(medians)) - 0.3), max(medians) * 4)
     axis.set_title("The door: 4,000-octet messages (logarithmic)", loc="left")
 
 
 def _lists(axis: Any, figures: list[ListsRow]) -> None:
     _bars(axis, range(len(figures)), 0.5, [row.rate for row in figures], color=COLOURS["postroom"])
-    axis.set_xticks(range(len(figures)), [f"{row.lists:,} lists" for row in figures])
+    axis.set_xticks(
+        range(len(figures)), [f"{row.lists:,} list{'s' * (row.lists != 1)}" for row in figures]
+    )
     axis.set_title("By number of lists", loc="left")
 
 

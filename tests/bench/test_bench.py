@@ -1,10 +1,13 @@
-"""The pure parts of the bench: figures, tables, the plan, JSON.
+"""The bench: figures, tables, the plan, JSON, and that servers are surely ended.
 
 For: figures that can be trusted. Nothing is measured here.
 """
 
 import io
 import json
+import os
+import select
+import signal
 from pathlib import Path
 
 import pytest
@@ -32,8 +35,10 @@ from bench.figures import (
 )
 from bench.load import Load, LoadError, Run, calibrate
 from bench.measure import Measurements, Plan, Trial
+from bench.peers import dovecot, sink
+from bench.process import Skip, await_ready, clean_environment, running
 from bench.report import show, write_json
-from bench.servers import Server, depth
+from bench.servers import Server, depth, slow_flush
 from bench.tables import Table, door_table, flush_table, lists_table, sizes_table, tables
 from rich.console import Console
 
@@ -311,6 +316,59 @@ def test_the_chart_is_drawn_when_it_can_be(tmp_path: Path) -> None:
     names = ["bench.svg", "bench.png"] if AVAILABLE else []
     assert [path.name for path in files] == names
     assert all(path.stat().st_size for path in files)
+
+
+# Peers and processes
+
+
+def test_a_peer_that_is_not_installed_is_skipped_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.load.program", lambda _: None)
+    for start, reason in ((sink, "smtp-sink is not here"), (dovecot, "dovecot is not here")):
+        with pytest.raises(Skip, match=reason), start(tmp_path / "peer"):
+            pytest.fail("it was started")
+
+
+def test_a_server_that_ends_at_once_is_skipped_with_its_last_word(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with (
+        running(["sh", "-c", "echo no such option >&2; exit 3"], log, tmp_path) as process,
+        pytest.raises(Skip, match="status 3: no such option"),
+    ):
+        await_ready(process, log)
+
+
+def test_flushes_are_not_slowed_without_a_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Skip, match="no C compiler"):
+        slow_flush(tmp_path)
+
+
+def test_what_was_started_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    born = tmp_path / "born"
+    os.mkfifo(born)
+    script = f"sleep 600 & echo $! > {born}; wait"  # ends on SIGTERM, and leaves its child
+    with (
+        pytest.raises(KeyboardInterrupt),
+        running(["sh", "-c", script], tmp_path / "log", tmp_path) as process,
+    ):
+        orphan = os.pidfd_open(int(born.read_text()))
+        raise KeyboardInterrupt
+    assert process.returncode == -signal.SIGTERM
+    with os.fdopen(orphan):
+        assert select.select([orphan], [], [], 30)[0], "the child of the server lives on"
+
+
+def test_the_environment_of_a_server_has_nothing_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTROOM_LMTP__LISTEN", "192.0.2.1:25")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    found = clean_environment(POSTROOM_CONFIG="x")
+    assert {k: v for k, v in found.items() if k.startswith(("PYTHON", "POSTROOM"))} == {
+        "POSTROOM_CONFIG": "x"
+    }
 
 
 # Command line

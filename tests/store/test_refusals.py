@@ -58,10 +58,6 @@ def directory(path: Path) -> None:
     path.mkdir()
 
 
-def below_a_file(path: Path) -> None:
-    path.parent.touch()
-
-
 REFUSED = [
     (newer, "made by a newer postroom (schema 9999, this one speaks", "upgrade postroom"),
     (older, "has schema 0000, this postroom needs", "make a backup, run `postroom migrate`"),
@@ -71,7 +67,6 @@ REFUSED = [
     (no_database, "is damaged", "restore a backup"),
     (corrupt, "is damaged", "restore a backup"),
     (directory, "is not a file", "set store.url to a file"),
-    (below_a_file, "cannot be used (Not a directory)", "set store.url"),
 ]
 
 
@@ -83,8 +78,7 @@ def test_a_file_that_is_not_fit_is_refused_and_stays_as_it_was(
     tmp_path: Path, make: Callable[[Path], None], why: str, fix: str, create: bool
 ) -> None:
     path = tmp_path / "place" / "postroom.db"
-    if make is not below_a_file:
-        path.parent.mkdir()
+    path.parent.mkdir()
     make(path)
     before = contents(tmp_path)
     with pytest.raises(StoreError) as caught:
@@ -93,6 +87,13 @@ def test_a_file_that_is_not_fit_is_refused_and_stays_as_it_was(
     assert fix in str(caught.value)
     assert str(path) in str(caught.value)
     assert contents(tmp_path) == before
+
+
+def test_a_place_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"file/postroom.db cannot be used .*: set store.url"):
+        open_store(f"sqlite:///{tmp_path}/file/postroom.db")
+    assert contents(tmp_path) == {"file": b""}
 
 
 def test_a_file_that_is_not_there_is_not_made_unless_wanted(tmp_path: Path) -> None:

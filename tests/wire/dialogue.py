@@ -13,7 +13,7 @@ line. One line each:
     Q: a@example.org -> a@example.com b@example.com : "body\r\n"
 
 Q tells what was queued: the sender ("<>" if null), the recipients that were accepted, and
-the message. C lines that follow each other are sent without waiting for a reply. "*" in
+the message, in pieces of "text" or "text"*TIMES. C lines that follow each other are sent without waiting for a reply. "*" in
 the greeting and in the first line of LHLO's reply stands for any text.
 
 The recipients a@example.com and b@example.com are valid, all others unknown. A dialogue is
@@ -36,7 +36,8 @@ HOST = "lists.example.com"
 IDENT = "Python LMTP queue runner 1.0"
 _TROUBLE = {451: reply.LOCAL_ERROR, 452: reply.NO_ROOM}
 _ITEMS = re.compile(r"#\s*items?\s+(\d+(?:(?:,| and|, and)\s*\d+)*)")
-_QUEUED = re.compile(r'(?P<sender><>|.+) -> (?P<to>.+?) : "(?P<body>.*)"')
+_QUEUED = re.compile(r'(?P<sender>.+) -> (?P<to>.+?) : (?P<body>".*)')
+_PIECE = re.compile(r'"(?P<text>(?:[^"\\]|\\.)*)"(?:\*(?P<times>\d+))?(?: |\Z)')
 _ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|.)")
 _ESCAPES = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"0": b"\0", b"\\": b"\\", b'"': b'"'}
 
@@ -171,7 +172,7 @@ def load(path: Path) -> Dialogue:
         dialogue = SETTINGS[name](dialogue, value)
     if not dialogue.after_lhlo:
         return dialogue
-    return dialogue._replace(steps=(*_introduction(dialogue.limits), *steps))
+    return dialogue._replace(steps=(*introduction(dialogue.limits), *steps))
 
 
 def load_all(folder: Path) -> Iterator[Dialogue]:
@@ -208,7 +209,18 @@ def _queued(text: str) -> Queued:
     match = _QUEUED.fullmatch(text)
     if match is None:
         raise ValueError('must be Q: sender -> recipient recipient : "body"')
-    return Queued(match["sender"], tuple(match["to"].split()), unescape(match["body"]))
+    return Queued(match["sender"], tuple(match["to"].split()), _body(match["body"]))
+
+
+def _body(text: str) -> bytes:
+    body, at = b"", 0
+    while at < len(text):
+        match = _PIECE.match(text, at)
+        if match is None:
+            raise ValueError('a body is pieces of "text" or "text"*TIMES')
+        body += unescape(match["text"]) * int(match["times"] or 1)
+        at = match.end()
+    return body
 
 
 def _setting(text: str) -> tuple[str, str]:
@@ -223,7 +235,8 @@ def _items(comment: str) -> set[int]:
     return {int(number) for number in re.findall(r"\d+", match[1])} if match else set()
 
 
-def _introduction(limits: Limits) -> Iterator[Send | Expect]:
+def introduction(limits: Limits) -> Iterator[Send | Expect]:
+    """Greeting and LHLO."""
     yield Expect(f"220 {HOST} {IDENT}")
     yield Send(b"LHLO client.example.org\r\n")
     for keyword in (HOST, "PIPELINING", "ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8"):

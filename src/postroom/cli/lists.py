@@ -227,11 +227,12 @@ def _warn(warnings: Iterable[str]) -> None:
 def _say_what_next(options: Options, box: Mailbox) -> None:
     if not str(box).isascii():
         return  # smtplib would need to be told
-    host, port = parse_listen(options.settings().lmtp.listen[0])
+    host, chosen = parse_listen(options.settings().lmtp.listen[0])
+    port = chosen or "PORT"  # the one that the system chose is known to `serve` alone
     text = "From: anne@example.org\nSubject: hello\n\nHello, list.\n"
     sender, recipient, message = map(json.dumps, ("anne@example.org", str(box), text))
     code = (
-        f'import smtplib; smtplib.LMTP("{host}", {port or 'PORT'}, "localhost")'
+        f'import smtplib; smtplib.LMTP("{host}", {port}, "localhost")'
         f".sendmail({sender}, {recipient}, {message})"
     )
     click.echo(f"Send it a first message while `{options.command('serve')}` runs:")

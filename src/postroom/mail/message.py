@@ -14,10 +14,13 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 _EOL = rb"(?:\r\n|\n|\r)"
-# What Python's parser takes for a header line or its continuation. Possessive, so that
-# a header of any size costs linear time and no backtracking memory.
+# What Python's parser takes for a header line or its continuation; a "From " line belongs
+# to the header if it is the first or another such line follows. Possessive, so that a
+# header of any size costs linear time and no backtracking memory.
 _HEADERS = re.compile(
-    rb"(?:From [^\r\n]*+%b)?+(?:(?:[!-9;-~]*+:|[ \t])[^\r\n]*+(?:%b|\Z))*+" % (_EOL, _EOL)
+    rb"(?:From [^\r\n]*+(?:%b|\Z))?+"
+    rb"(?:(?:[!-9;-~]*+:|[ \t])[^\r\n]*+(?:%b|\Z)"
+    rb"|From [^\r\n]*+%b(?=[!-9;-~]*+:|[ \t]|From ))*+" % (_EOL, _EOL, _EOL)
 )
 
 
@@ -93,10 +96,11 @@ def _message_id(head: bytes, folded: bytes) -> str:
     start = 0 if folded.startswith(name) else folded.find(b"\n" + name) + 1
     if not start and not folded.startswith(name):
         return ""
-    value = head[start + len(name) :].split(b"\n", 2)
+    line, _, rest = head[start + len(name) :].partition(b"\n")
     # Long ones are often folded onto the next line.
-    found = value[0].strip() or (value[1].strip() if value[1][:1] in (b" ", b"\t") else b"")
-    text = found.decode("utf-8", "replace")[:250]
+    if not line.strip() and rest[:1] in (b" ", b"\t"):
+        line = rest.partition(b"\n")[0]
+    text = line.strip().decode("utf-8", "replace")[:250]
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
