@@ -70,7 +70,7 @@ def postroom() -> Postroom:
 @pytest.fixture
 def store(place: Path) -> Iterator[Store]:
     """The store that the commands use."""
-    store = open_store(f"sqlite:///{place}/postroom.db")
+    store = open_store(os.environ["POSTROOM_STORE__URL"])
     yield store
     store.close()
 

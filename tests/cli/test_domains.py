@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from .conftest import Run
+from tests.cli.conftest import Run
 
 
 def test_no_domains_yet_says_what_to_do(run: Run) -> None:

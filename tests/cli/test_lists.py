@@ -17,8 +17,7 @@ from sqlalchemy import Engine, event
 from postroom.cli import lists
 from postroom.spool.queue import entries
 from postroom.store.engine import Store
-
-from .conftest import Post, Run
+from tests.cli.conftest import Post, Run
 
 
 def addresses(run: Run) -> list[str]:

@@ -17,8 +17,7 @@ from postroom.cli import main
 from postroom.cli.common import Options
 from postroom.cli.main import COMMANDS, cli
 from postroom.store import engine
-
-from .conftest import Postroom, Run
+from tests.cli.conftest import Postroom, Run
 
 
 def commands(group: click.Group, *names: str) -> Iterator[tuple[str, ...]]:
@@ -186,11 +185,15 @@ def test_a_reader_that_goes_away_gets_no_traceback(run: Run, place: Path) -> Non
 
 def test_ctrl_c_ends_a_command_without_a_traceback_and_changes_nothing(run: Run) -> None:
     run("list", "create", "ants@example.com")
+    code = (  # whoever started the tests may have it ignored
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from postroom.cli.main import main; main()"
+    )
     with subprocess.Popen(
-        [sys.executable, "-u", "-m", "postroom", "list", "create", "bees@example.com", "-"],
+        [sys.executable, "-c", code, "list", "create", "bees@example.com", "-"],
+        bufsize=0,
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         assert process.stdin is not None
         assert process.stderr is not None
@@ -198,6 +201,7 @@ def test_ctrl_c_ends_a_command_without_a_traceback_and_changes_nothing(run: Run)
         process.stdin.write(b"\n" * 1_000_000)
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
+    assert said is not None
     assert (said.strip(), process.returncode) == (b"Aborted!", 1)
     assert "bees" not in run("list", "ls").stdout
 

@@ -13,8 +13,9 @@ line. One line each:
     Q: a@example.org -> a@example.com b@example.com : "body\r\n"
 
 Q tells what was queued: the sender ("<>" if null), the recipients that were accepted, and
-the message, in pieces of "text" or "text"*TIMES. C lines that follow each other are sent without waiting for a reply. "*" in
-the greeting and in the first line of LHLO's reply stands for any text.
+the message, in pieces of "text" or "text"*TIMES. C lines that follow each other are sent
+without waiting for a reply. "*" in the greeting and in the first line of LHLO's reply
+stands for any text.
 
 The recipients a@example.com and b@example.com are valid, all others unknown. A dialogue is
 played in both modes of refusal unless it says which.
@@ -74,10 +75,10 @@ class Dialogue(NamedTuple):
     """One dialogue. `limits` leaves the mode of refusal to the player."""
 
     name: str
-    items: frozenset[int]
-    steps: tuple[Send | Expect, ...]
-    queued: tuple[Queued, ...]
-    closes: bool
+    items: frozenset[int] = frozenset()
+    steps: tuple[Send | Expect, ...] = ()
+    queued: tuple[Queued, ...] = ()
+    closes: bool = False
     modes: tuple[bool, ...] = (False, True)  # refuse_at_rcpt
     limits: Limits = Limits()
     after_lhlo: bool = False
@@ -144,7 +145,7 @@ def load(path: Path) -> Dialogue:
     items: set[int] = set()
     steps: list[Send | Expect] = []
     messages: list[Queued] = []
-    settings: list[tuple[str, str]] = []
+    blank = Dialogue(path.stem)
     closes = False
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         try:
@@ -158,7 +159,7 @@ def load(path: Path) -> Dialogue:
                 case "Q:", text:
                     messages.append(_queued(text))
                 case "@ ", text if not steps:
-                    settings.append(_setting(text))
+                    blank = _set(blank, text)
                 case start, _ if start[:1] == "#":
                     items |= _items(line)
                 case "", _:
@@ -167,9 +168,9 @@ def load(path: Path) -> Dialogue:
                     raise ValueError("not a line of a dialogue")
         except (ValueError, KeyError) as error:
             raise DialogueError(f"{path.name}:{number}: {error}: {line}") from error
-    dialogue = Dialogue(path.stem, frozenset(items), tuple(steps), tuple(messages), closes)
-    for name, value in settings:
-        dialogue = SETTINGS[name](dialogue, value)
+    dialogue = blank._replace(
+        items=frozenset(items), steps=tuple(steps), queued=tuple(messages), closes=closes
+    )
     if not dialogue.after_lhlo:
         return dialogue
     return dialogue._replace(steps=(*introduction(dialogue.limits), *steps))
@@ -223,11 +224,11 @@ def _body(text: str) -> bytes:
     return body
 
 
-def _setting(text: str) -> tuple[str, str]:
+def _set(dialogue: Dialogue, text: str) -> Dialogue:
     name, _, value = text.removeprefix("verdict ").partition(" ")
     if name not in SETTINGS:
         raise ValueError(f"unknown setting; there are {', '.join(SETTINGS)}")
-    return name, value
+    return SETTINGS[name](dialogue, value)
 
 
 def _items(comment: str) -> set[int]:

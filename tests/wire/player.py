@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from postroom.lmtp.session import Close, Deliver, Event, Reserve, Session, Verify
-
-from .dialogue import HOST, IDENT, Dialogue, Expect, Queued, queued
+from tests.wire.dialogue import HOST, IDENT, Dialogue, Expect, Queued, queued
 
 
 class Played(NamedTuple):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from .dialogue import Dialogue, DialogueError, Expect, introduction, load, load_all
-from .player import check, in_step, reply_lines, whole
+from tests.wire.dialogue import Dialogue, DialogueError, Expect, introduction, load, load_all
+from tests.wire.player import check, in_step, reply_lines, whole
 
 FOLDER = Path(__file__).parent
 DIALOGUES = list(load_all(FOLDER))
@@ -97,7 +97,7 @@ def test_every_dialogue_names_its_item_and_is_named_after_one() -> None:
     ("line", "complaint"),
     [
         ("C NOOP", "not a line of a dialogue"),
-        ("S: 250 2.0.0 *", "'*' may only stand for host and ident"),
+        ("S: 550 5.1.1 *", "'*' may only stand for host and ident"),
         ("@ max_recipient 3", "unknown setting"),
         ("@ verdict deliver 999", "999"),
         ("Q: a@example.org", "must be Q: sender"),

@@ -50,10 +50,12 @@ class Options:
     def command(self, words: str) -> str:
         """A command that does `words` with the same settings, as one would type it here."""
         called = sys.argv[0]
-        if os.path.basename(called) == "__main__.py":
+        if Path(called).parts[-2:] == ("postroom", "__main__.py"):
             called = f"{shlex.quote(sys.executable)} -m postroom"
-        elif os.path.basename(called) != "postroom" or shutil.which("postroom") == called:
+        elif Path(called).name != "postroom" or shutil.which("postroom") == called:
             called = "postroom"
+        else:
+            called = shlex.quote(called)
         config = f"--config {shlex.quote(self.config)} " if self.config else ""
         return f"{called} {config}{words}"
 

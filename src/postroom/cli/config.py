@@ -21,7 +21,7 @@ from postroom.service.settings import PREFIX, Settings
 from postroom.store.engine import make_engine
 
 SECRET = ("password", "sslpassword")  # what PostgreSQL's URLs may hold besides the userinfo
-HIDDEN = "***"
+HIDDEN = "hidden"
 
 
 @click.group(epilog=example("postroom config show", "postroom config check"))

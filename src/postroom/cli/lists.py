@@ -134,10 +134,12 @@ def rename(options: Options, old: str, new: str) -> None:
     Its list-id stays, and mail that waits follows. The old address is no longer valid.
     """
     with opened(options) as store, store.begin() as connection:
+        before = registry.find_list(connection, old).posting_address
         renamed = rename_list(connection, old, new)
         warning = registry.shadow_warning(connection, renamed.posting_address)
     _warn([warning] if warning else [])
-    click.echo(f"{old} is now {safe(renamed.posting_address)}; its list-id stays {renamed.list_id}")
+    after, list_id = renamed.posting_address, renamed.list_id
+    click.echo(safe(f"{before} is now {after}; its list-id stays {list_id}"))
 
 
 @lists.command(
@@ -154,8 +156,9 @@ def remove(options: Options, address: str, force: bool) -> None:
     Refused while mail waits for it, unless forced.
     """
     with opened(options) as store, store.begin() as connection:
+        found = registry.find_list(connection, address)
         moved = remove_list(connection, address, force)
-    click.echo(f"removed {address}")
+    click.echo(safe(f"removed {found.posting_address}"))
     if moved:
         click.echo(f"{moved} entries went to shunt: {options.command('queue ls shunt')}")
 

@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from email_validator import EmailNotValidError, validate_email
+from email_validator import EmailNotValidError, ValidatedEmail, validate_email
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from postroom.lists.endpoint import POSTMASTER, shadowed
+from postroom.lists.endpoint import MAX_NAME, POSTMASTER, host_of, shadowed
 from postroom.mail.address import AddressError, Mailbox, fold, parse_mailbox
 from postroom.store.schema import domain, mailing_list
 
@@ -56,7 +56,7 @@ def add_domain(connection: Connection, host: str, alias_of: str | None = None) -
     if _domain(connection, host) is not None:
         raise ListError(f"domain {host} exists already")
     if alias_of is not None:
-        alias_of = fold(alias_of)
+        alias_of = host_of(alias_of)
         target = _domain(connection, alias_of)
         if target is None:
             raise ListError(f"domain {alias_of} does not exist: add it first")
@@ -68,7 +68,7 @@ def add_domain(connection: Connection, host: str, alias_of: str | None = None) -
 
 def remove_domain(connection: Connection, host: str) -> None:
     """Remove a domain that has no lists and no aliases."""
-    host = fold(host)
+    host = host_of(host)
     if _domain(connection, host) is None:
         raise ListError(f"domain {host} does not exist")
     lists = connection.scalar(
@@ -93,11 +93,20 @@ def posting_address(text: str) -> Mailbox:
     folded = _parsed(text)
     address = str(folded)
     try:
-        checked = validate_email(
-            address, check_deliverability=False, globally_deliverable=False, test_environment=True
-        )
+        checked = _validated(address)
     except EmailNotValidError as error:
         raise ListError(f"{text!r} cannot be a list: {error}") from None
+    octets = len(folded.local.encode())
+    if octets > MAX_NAME:
+        raise ListError(
+            f"{text!r} cannot be a list: its name has {octets} octets, at most {MAX_NAME} "
+            "are allowed (RFC 5321 4.5.3.1.1)"
+        )
+    if checked.local_part != folded.local:  # RFC 6532 3.1
+        raise ListError(
+            f"{text!a} cannot be a list: its characters have a simpler form, "
+            f"use {checked.local_part}"
+        )
     if folded.local == POSTMASTER:
         raise ListError(f"{address} is the site owner's (RFC 5321 4.5.1): choose another name")
     return Mailbox(folded.local, fold(checked.domain))
@@ -263,7 +272,16 @@ def _refuse_taken(connection: Connection, boxes: Sequence[Mailbox]) -> None:
 
 def _checked_host(host: str) -> str:
     """A domain name, folded."""
-    return posting_address(f"name@{host}").domain
+    try:
+        return fold(_validated(f"name@{host.strip()}").domain)
+    except EmailNotValidError as error:
+        raise ListError(f"{host!r} cannot be a mail domain: {error}") from None
+
+
+def _validated(address: str) -> ValidatedEmail:
+    return validate_email(
+        address, check_deliverability=False, globally_deliverable=False, test_environment=True
+    )
 
 
 def _exists(connection: Connection, address: str) -> bool:
@@ -279,4 +297,4 @@ def _parsed(address: str) -> Mailbox:
         raise ListError(f"{address!r} is no address ({error}): use name@domain") from None
     if not box.domain:
         raise ListError(f"{address!r} has no domain: use name@domain")
-    return Mailbox(fold(box.local), fold(box.domain))
+    return Mailbox(fold(box.local), host_of(box.domain))

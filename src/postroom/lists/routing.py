@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from postroom.lists.endpoint import POSTMASTER, Endpoint, Reading, readings
+from postroom.lists.endpoint import POSTMASTER, Endpoint, Reading, host_of, readings
 from postroom.mail.address import Mailbox, fold
 
 _COLUMNS = """
@@ -41,7 +41,7 @@ def route(
 ) -> dict[Mailbox, Endpoint | None]:
     """The endpoint of each recipient, None where it names no valid one."""
     readings_of = {
-        box: (fold(box.domain), list(readings(box.local, fold(box.local))))
+        box: (host_of(box.domain), list(readings(box.local, fold(box.local))))
         for box in set(recipients)
     }
     wanted = {

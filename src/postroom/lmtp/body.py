@@ -43,8 +43,9 @@ class Body:
         self._content = b""
 
     def content(self) -> bytes:
-        """The message, unstuffed."""
-        return bytes(self._content)
+        """The message, unstuffed; handed over, so that it is in memory once."""
+        content, self._content = bytes(self._content), b""
+        return content
 
     def _keep(self, piece: bytes) -> None:
         if not piece:

@@ -11,7 +11,7 @@ from postroom.mail import reply
 from postroom.mail.address import AddressError, Mailbox, parse_mailbox
 from postroom.mail.reply import Reply
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # The address of nearly every line; all else takes the long way through parse_mailbox.
 _COMMON = re.compile(r"(?i:FROM|TO):<([\w!#$%&'*+/=?^`{|}~.-]{1,255})@([\w.-]{1,255})>", re.ASCII)
 _PATH = re.compile(r'<((?:[^"<>\\]|"(?:[^"\\]|\\.)*"|\\.)*)>(.*)')
@@ -38,7 +38,7 @@ class Mail(NamedTuple):
 def parse_mail(argument: bytes) -> Mail:
     """Parse what follows the verb MAIL. RFC 5321 4.1.1.2, RFC 1870, 6152, 6531."""
     text = _decode(argument, reply.BAD_SENDER)
-    if (common := _COMMON.fullmatch(text)) and text[:1] in "Ff":
+    if text[:1] in "Ff" and _COMMON.fullmatch(text):
         return Mail(text[6:-1])
     inside, parameters = _split_path(text, "FROM:", reply.BAD_SENDER)
     size, smtputf8, seen = None, False, set()

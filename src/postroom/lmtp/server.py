@@ -39,7 +39,8 @@ class Door(Protocol):
 
 
 class ServerConfig(NamedTuple):
-    """What connections need to know. Times in seconds, sizes in octets."""
+    """What connections need to know. Times in seconds, sizes in octets. `memory_budget` is
+    for messages that are being received or stored, each counted once."""
 
     hostname: str
     ident: str
@@ -278,6 +279,7 @@ class Connection(asyncio.Protocol):
         self._transport.close()
 
     def _defect(self, error: Exception) -> None:
+        self._event = None  # nobody will answer it, so its room is free when we are gone
         self.abort()
         self._server.door.broken(self._peer, error)
 

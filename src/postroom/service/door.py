@@ -23,7 +23,7 @@ from postroom.lmtp.session import Limits
 from postroom.service.channel import Ready
 from postroom.service.front import Front
 from postroom.service.observe import Log
-from postroom.service.settings import Settings, SettingsError, load
+from postroom.service.settings import WORKING_COPIES, Settings, SettingsError, load
 from postroom.service.sockets import READY, UNFIT, address_of
 
 loop_factory: Callable[[], asyncio.AbstractEventLoop] | None
@@ -37,8 +37,13 @@ def server_config(settings: Settings) -> ServerConfig:
     """What of the settings concerns connections."""
     lmtp = settings.lmtp
     limits = Limits(lmtp.max_message_size, lmtp.max_recipients, lmtp.refuse_unknown == "at-rcpt")
-    hostname = settings.site.hostname
-    return ServerConfig(hostname, lmtp.ident, limits, lmtp.memory_budget, lmtp.max_connections)
+    return ServerConfig(
+        hostname=settings.site.hostname,
+        ident=lmtp.ident,
+        limits=limits,
+        memory_budget=lmtp.memory_budget - WORKING_COPIES * lmtp.max_message_size,
+        max_connections=lmtp.max_connections,
+    )
 
 
 class Process:

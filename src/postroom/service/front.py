@@ -37,7 +37,7 @@ class Front(asyncio.Protocol):
     """Used in the event loop's thread only."""
 
     def __init__(self, settings: Settings, log: Log, ended: Callable[[], None]) -> None:
-        """`ended()` is called when the intake closes the connection."""
+        """`ended()` is called when the intake closes the connection after it was `ready`."""
         self._log, self._ended = log, ended
         self._deadline = settings.lmtp.commit_deadline
         self._reserve = settings.store.min_free_space
@@ -119,6 +119,7 @@ class Front(asyncio.Protocol):
         self._transport = None
         if not self.ready.done():
             self.ready.set_result(None)
+            return
         waiting, self._waiting = self._waiting, {}
         for answer, lost in waiting.values():
             answer(lost)

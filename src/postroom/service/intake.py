@@ -78,6 +78,7 @@ class Process:
                 self._intake.work(items)
             elif not self._open:
                 return 0
+            del items  # no message stays in memory while we wait
         return 1
 
     def _gather(self) -> tuple[list[Item], list[Question]]:

@@ -18,6 +18,9 @@ from msgspec import Meta, Struct
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 PREFIX = "POSTROOM_"
+# What storing one message of the largest size takes besides the message itself, in copies
+# of it: one in the door, the others in the intake and its database driver.
+WORKING_COPIES = 6
 
 
 class SettingsError(Exception):
@@ -53,7 +56,8 @@ class StoreSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Lmtp(Struct, frozen=True, forbid_unknown_fields=True):
-    """The door. Sizes in octets, times in seconds."""
+    """The door. Sizes in octets, times in seconds. `memory_budget` is what messages in
+    flight may take in all, with all their copies."""
 
     listen: tuple[str, ...] = ("127.0.0.1:8024",)
     ident: str = "Python LMTP queue runner 1.0"
@@ -61,7 +65,7 @@ class Lmtp(Struct, frozen=True, forbid_unknown_fields=True):
     max_message_size: Positive = 26_214_400
     max_recipients: Positive = 1000
     max_connections: Positive = 1000
-    memory_budget: Positive = 134_217_728
+    memory_budget: Positive = 268_435_456
     commit_deadline: Seconds = 60.0
 
 
@@ -175,10 +179,10 @@ def _check(settings: Settings, source: str) -> None:
             parse_listen(address)
         except ValueError as error:
             raise SettingsError(f"{source}: lmtp.listen: {address!r}: {error}") from None
-    if lmtp.memory_budget < lmtp.max_message_size:
+    if lmtp.memory_budget < (WORKING_COPIES + 1) * lmtp.max_message_size:
         raise SettingsError(
-            f"{source}: lmtp.memory_budget: must be at least lmtp.max_message_size "
-            f"({lmtp.max_message_size})"
+            f"{source}: lmtp.memory_budget: must be at least {WORKING_COPIES + 1} times "
+            f"lmtp.max_message_size, {(WORKING_COPIES + 1) * lmtp.max_message_size}"
         )
     for key, text in (("site.hostname", settings.site.hostname), ("lmtp.ident", lmtp.ident)):
         if not (text.isascii() and text.isprintable() and 0 < len(text) <= 255):

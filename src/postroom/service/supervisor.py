@@ -7,6 +7,7 @@ a second one ends at once; SIGHUP reloads. If it is killed, its processes drain 
 """
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -48,6 +49,8 @@ class Child:
             pass_fds=[*numbers, theirs.fileno()],
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # a terminal's Ctrl-C is for the supervisor alone
+            # Else glibc keeps what large messages took (mallopt(3), M_MMAP_THRESHOLD).
+            env={"MALLOC_MMAP_THRESHOLD_": "1048576"} | os.environ,
         )
         theirs.close()
         ours.setblocking(False)
@@ -57,6 +60,11 @@ class Child:
         """Send a signal if it runs."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
+
+    def close_sockets(self) -> None:
+        """It will not be started again: who connects now must be refused, not left waiting."""
+        for each in self._sockets:
+            each.close()
 
     def reap(self) -> int | None:
         """Look whether it ended. Returns the status to end with, or None to go on."""
@@ -115,6 +123,7 @@ def _reload(child: Child, config: str | None, log: Log) -> None:
 
 def _stop(child: Child, drain: float, log: Log) -> int:
     """Let the process drain; a second signal, or too long a time, kills it."""
+    child.close_sockets()
     process = child.process
     if process is None:
         return 0

@@ -26,6 +26,7 @@ from postroom.store.direct import Direct
 
 Replies = Sequence[Reply] | None
 LOCK_WAIT = 1.0  # seconds for one attempt to get the write lock; the deadline bounds them all
+LARGE = 4_194_304  # octets of a message that memory should not keep
 PAUSE = 0.1  # seconds between attempts, against a server that refuses at once
 
 
@@ -81,12 +82,14 @@ class Writer:
                 raise Trouble("deadline", reply.LOCAL_ERROR, retry=True)
             committing = True
             self._store.commit()
-            return stored
         except BaseException as error:
             self._store.discard()
             if isinstance(error, Exception) and not isinstance(error, Trouble):
                 raise diagnose(error, committing) from error
             raise
+        if any(len(draft.envelope.raw) > LARGE for draft in drafts):
+            self._store.close()  # its statements keep what was last bound to them
+        return stored
 
     def _store_all(self, drafts: Sequence[Draft]) -> list[Stored]:
         routes = route(

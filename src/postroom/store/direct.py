@@ -97,5 +97,5 @@ class Direct:
     def close(self) -> None:
         """Undo what is not committed and close."""
         if self._pooled is not None:
-            self._pooled.close()
+            self._pooled.invalidate()
             self._driver = self._pooled = None

@@ -1,0 +1,1 @@
+"""Tests with real processes: `postroom serve` as a user runs it."""

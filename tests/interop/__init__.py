@@ -1,0 +1,1 @@
+"""Tests with mail programs of others as clients."""

@@ -1,0 +1,1 @@
+"""Tests of the service's own parts: channel, front, supervisor, settings, logs."""

@@ -1,0 +1,206 @@
+"""A door and clients for tests of the real server, all in one event loop.
+
+For: running `Server` on loopback with a door that answers at once, or when it is told.
+Guarantees: every wait has an event and an end; what is started is stopped.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, NamedTuple, Self
+
+import uvloop
+
+from postroom.lmtp.budget import Budget, Ticket
+from postroom.lmtp.server import Answer, Server, ServerConfig
+from postroom.lmtp.session import Limits
+from postroom.mail import reply
+from postroom.mail.address import Mailbox
+from postroom.mail.envelope import Envelope
+from postroom.mail.reply import Reply
+from tests.wire.dialogue import HOST, IDENT, Dialogue, Queued, queued
+
+PATIENCE = 30.0  # seconds after which a test is stuck
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "uvloop": uvloop.new_event_loop,
+    "asyncio": asyncio.SelectorEventLoop,
+}
+Test = Callable[[], Coroutine[Any, Any, None]]
+
+
+def run(loop: str, test: Test) -> None:
+    """Run a test in a new loop of this kind."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(PATIENCE):
+            await test()
+
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(bounded())
+
+
+class Delivery(NamedTuple):
+    """An envelope that waits for its answer."""
+
+    envelope: Envelope
+    answer: Answer
+
+
+class Desk:
+    """A door that answers as `dialogue` says; at once, or if `holds` when the test does."""
+
+    def __init__(self, dialogue: Dialogue | None = None, holds: bool = False) -> None:
+        self._dialogue = dialogue or Dialogue("desk")
+        self._holds = holds
+        self.waiting: asyncio.Queue[Delivery] = asyncio.Queue()
+        self.questions: asyncio.Queue[tuple[tuple[Mailbox, ...], Answer]] = asyncio.Queue()
+        self.defects: list[Exception] = []
+        self.fails: Exception | None = None
+        self.queued: list[Queued] = []
+
+    def deliver(self, envelope: Envelope, answer: Answer) -> None:
+        if self.fails is not None:
+            raise self.fails
+        if self._holds:
+            self.waiting.put_nowait(Delivery(envelope, answer))
+            return
+        self.take(Delivery(envelope, answer))
+
+    def take(self, delivery: Delivery) -> None:
+        """Answer a delivery, in the loop's next turn."""
+        replies = self._dialogue.delivered(delivery.envelope)
+        if message := queued(delivery.envelope, replies):
+            self.queued.append(message)
+        asyncio.get_running_loop().call_soon(delivery.answer, replies)
+
+    def verify(self, recipients: tuple[Mailbox, ...], answer: Answer) -> None:
+        if self._holds:
+            self.questions.put_nowait((recipients, answer))
+            return
+        replies = self._dialogue.verified(recipients)
+        asyncio.get_running_loop().call_soon(answer, replies)
+
+    def admit(self, size: int) -> Reply | None:
+        return self._dialogue.admit
+
+    def broken(self, peer: str, error: Exception) -> None:
+        self.defects.append(error)
+
+
+class WatchedBudget(Budget):
+    """A budget that tells when somebody asks for room or gives it back."""
+
+    def __init__(self, total: int) -> None:
+        super().__init__(total)
+        self.requests: asyncio.Queue[Ticket] = asyncio.Queue()
+        self.releases: asyncio.Queue[Ticket] = asyncio.Queue()
+
+    def request(self, octets: int, granted: Callable[[], object]) -> Ticket:
+        ticket = super().request(octets, granted)
+        self.requests.put_nowait(ticket)
+        return ticket
+
+    def release(self, ticket: Ticket) -> None:
+        super().release(ticket)
+        self.releases.put_nowait(ticket)
+
+
+class House(NamedTuple):
+    """A running server and where it listens."""
+
+    server: Server
+    desk: Desk
+    budget: WatchedBudget
+    port: int
+
+    @contextlib.asynccontextmanager
+    async def client(self, introduced: bool = True) -> AsyncIterator["Client"]:
+        """Connect; unless told otherwise, the greeting is read and LHLO said."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        client = Client(reader, writer)
+        try:
+            if introduced:
+                await client.expect(f"220 {HOST} {IDENT}")
+                client.send("LHLO client.example.org")
+                await client.lines(6)
+            yield client
+        finally:
+            await client.close()
+
+
+@contextlib.asynccontextmanager
+async def house(desk: Desk | None = None, **config: Any) -> AsyncIterator[House]:
+    """A server on a free port; `config` as in `ServerConfig`, `limits` among it."""
+    desk = desk or Desk()
+    settings = ServerConfig(HOST, IDENT)._replace(**config)
+    server = Server(settings, desk)
+    server.budget = budget = WatchedBudget(settings.memory_budget)
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        await server.listen([bound])
+        try:
+            yield House(server, desk, budget, bound.getsockname()[1])
+        finally:
+            await server.stop(0)
+
+
+class Client:
+    """A client that says exactly what it is told and reads no more than it is told."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self.writer = writer
+
+    def send(self, *lines: str) -> Self:
+        """Send lines in one write."""
+        self.writer.write("".join(f"{line}\r\n" for line in lines).encode())
+        return self
+
+    async def lines(self, count: int) -> list[str]:
+        """Read so many lines."""
+        read = [await self._reader.readline() for _ in range(count)]
+        return [line.decode("ascii").removesuffix("\r\n") for line in read]
+
+    async def expect(self, *lines: str) -> None:
+        """Read lines, which must be these."""
+        assert await self.lines(len(lines)) == list(lines)
+
+    async def expect_end(self) -> None:
+        """The server must say nothing more and close."""
+        assert await self._reader.read() == b""
+
+    async def open_data(self, *recipients: str, sender: str = "anne@example.org") -> None:
+        """MAIL, RCPTs and DATA in one write, all of which must be accepted."""
+        rcpts = [f"RCPT TO:<{recipient}>" for recipient in recipients]
+        self.send(f"MAIL FROM:<{sender}>", *rcpts, "DATA")
+        await self.expect(
+            SENDER_OK, *[RECIPIENT_OK] * len(recipients), "354 End data with <CR><LF>.<CR><LF>"
+        )
+
+    async def close(self) -> None:
+        """Close, if the server did not."""
+        self.writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self.writer.wait_closed()
+
+
+def line(answer: Reply) -> str:
+    """A reply of one line as a client reads it."""
+    return answer.wire.decode("ascii").removesuffix("\r\n")
+
+
+def limits(**values: Any) -> Limits:
+    """Limits that differ from the defaults."""
+    return Limits()._replace(**values)
+
+
+def refusals(answer: Reply, count: int) -> Sequence[str]:
+    """The same reply for each recipient."""
+    return [line(answer)] * count
+
+
+SENDER_OK = line(reply.SENDER_OK)
+RECIPIENT_OK = line(reply.RECIPIENT_OK)
+ACCEPTED = line(reply.ACCEPTED)
+NO_ROOM = line(reply.NO_ROOM)
+SHUTTING_DOWN = line(reply.SHUTTING_DOWN)

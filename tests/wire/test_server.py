@@ -1,0 +1,607 @@
+"""The real server on loopback: what only sockets, time and memory can show."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from postroom.lmtp.server import Connection, Server, ServerConfig
+from postroom.mail import reply
+from postroom.service.settings import SettingsError, load
+from tests.wire.dialogue import HOST, IDENT, Dialogue, Queued, load_all
+from tests.wire.harness import (
+    ACCEPTED,
+    LOOPS,
+    NO_ROOM,
+    RECIPIENT_OK,
+    SENDER_OK,
+    SHUTTING_DOWN,
+    Client,
+    Desk,
+    House,
+    house,
+    limits,
+    line,
+    run,
+)
+from tests.wire.player import Played, check, turns
+
+FOLDER = Path(__file__).parent
+# Too much for one read, so that it has to ask for room.
+LARGE = b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd\r\n" * 10_000
+ROOM_FOR_ONE: dict[str, Any] = {
+    "limits": limits(max_message_size=1_000_000),
+    "memory_budget": 1_000_000,
+}
+
+both_loops = pytest.mark.parametrize("loop", LOOPS)
+
+
+# The dialogues
+
+
+@both_loops
+@pytest.mark.parametrize(
+    ("dialogue", "refuse_at_rcpt"),
+    [
+        pytest.param(each, mode, id=f"{each.name}-{'at-rcpt' if mode else 'after-data'}")
+        for each in load_all(FOLDER)
+        for mode in each.modes
+    ],
+)
+def test_dialogue_played_over_a_socket(loop: str, dialogue: Dialogue, refuse_at_rcpt: bool) -> None:
+    async def test() -> None:
+        desk = Desk(dialogue)
+        settings = dialogue.limits._replace(refuse_at_rcpt=refuse_at_rcpt)
+        async with house(desk, limits=settings) as home, home.client(introduced=False) as client:
+            output: list[str] = []
+            for said, octets in turns(dialogue):
+                output += await client.lines(len(said))
+                client.writer.write(octets)
+            if not dialogue.closes:
+                client.writer.write_eof()
+            await client.expect_end()
+        assert desk.defects == []
+        played = "".join(f"{each}\r\n" for each in output).encode()
+        check(dialogue, Played(played, tuple(desk.queued), dialogue.closes))
+
+    run(loop, test)
+
+
+# Connections
+
+
+@both_loops
+def test_item_1_a_connection_too_many_gets_421_until_there_is_room(loop: str) -> None:
+    async def test() -> None:
+        async with house(max_connections=1) as home:
+            async with home.client() as first:
+                async with home.client(introduced=False) as second:
+                    await second.expect(line(reply.OVERLOADED))
+                    await second.expect_end()
+                first.send("QUIT")
+                await first.expect(line(reply.BYE))
+                await first.expect_end()
+            async with home.client() as third:
+                third.send("NOOP")
+                await third.expect(line(reply.DONE))
+
+    run(loop, test)
+
+
+def test_item_8_port_25_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "postroom.toml"
+    path.write_text('[lmtp]\nlisten = ["127.0.0.1:25"]\n', encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"lmtp\.listen: .*RFC 2033"):
+        load(str(path), {})
+
+
+@both_loops
+def test_item_41_a_bare_lf_in_a_command_closes(loop: str) -> None:
+    async def test() -> None:
+        async with house() as home, home.client() as client:
+            client.writer.write(b"NOOP\nNOOP\r\n")
+            await client.expect(line(reply.BARE_LF))
+            await client.expect_end()
+
+    run(loop, test)
+
+
+@both_loops
+@pytest.mark.parametrize("data", [b"", b"hello\r\n", b"hello\r\n.", b"hello\r\n.\r"])
+def test_item_43_a_client_that_ends_in_data_gets_no_reply_and_nothing_is_queued(
+    loop: str, data: bytes
+) -> None:
+    async def test() -> None:
+        async with house() as home, home.client() as client:
+            await client.open_data("a@example.com")
+            client.writer.write(data)
+            client.writer.write_eof()
+            await client.expect_end()
+            assert home.desk.queued == []
+            assert home.server.connections == set()
+
+    run(loop, test)
+
+
+@both_loops
+def test_a_client_that_only_stopped_sending_gets_its_answer(loop: str) -> None:
+    async def test() -> None:
+        async with house(Desk(holds=True)) as home, home.client() as client:
+            await client.open_data("a@example.com", "unknown@example.com")
+            client.send("hello", ".", "QUIT").writer.write_eof()
+            home.desk.take(await home.desk.waiting.get())
+            await client.expect(ACCEPTED, line(reply.NO_MAILBOX), line(reply.BYE))
+            await client.expect_end()
+
+    run(loop, test)
+
+
+@both_loops
+def test_the_envelope_tells_the_peer_and_its_name(loop: str, tmp_path: Path) -> None:
+    async def test() -> None:
+        desk = Desk(holds=True)
+        async with house(desk) as home, home.client() as client:
+            await client.open_data("a@example.com")
+            client.send(".")
+            delivery = await desk.waiting.get()
+            host, port = client.writer.get_extra_info("sockname")
+            assert delivery.envelope.peer == (f"{host}:{port}", "client.example.org")
+            desk.take(delivery)
+            await client.expect(ACCEPTED)
+            path = str(tmp_path / "lmtp.sock")
+            bound = socket.socket(socket.AF_UNIX)
+            bound.bind(path)
+            await home.server.listen([bound])
+            local = Client(*await asyncio.open_unix_connection(path))
+            await local.lines(1)
+            local.send("LHLO local")
+            await local.lines(6)
+            await local.open_data("a@example.com")
+            local.send(".")
+            delivery = await desk.waiting.get()
+            assert delivery.envelope.peer == ("unix socket", "local")
+            desk.take(delivery)
+            await local.expect(ACCEPTED)
+            await local.close()
+
+    run(loop, test)
+
+
+@both_loops
+def test_new_settings_hold_for_new_connections(loop: str) -> None:
+    async def test() -> None:
+        async with house() as home, home.client() as old:
+            home.server.reconfigure(
+                home.server.config._replace(limits=limits(max_message_size=1000))
+            )
+            async with home.client(introduced=False) as new:
+                new.send("LHLO x", "MAIL FROM:<> SIZE=2000")
+                assert (await new.lines(8))[-2:] == ["250 SIZE 1000", line(reply.TOO_BIG)]
+            old.send("MAIL FROM:<> SIZE=2000")
+            await old.expect(SENDER_OK)
+
+    run(loop, test)
+
+
+# Writes
+
+
+class Recorder(asyncio.Transport):
+    """A transport that keeps each write apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.writes.append(bytes(data))
+
+    def close(self) -> None:
+        self.writes.append(b"closed")
+
+
+@pytest.mark.parametrize("refuse_at_rcpt", [False, True])
+def test_item_48_the_replies_of_a_pipelined_group_leave_in_one_write(
+    refuse_at_rcpt: bool,
+) -> None:
+    async def test() -> None:
+        settings = limits(refuse_at_rcpt=refuse_at_rcpt)
+        connection = Connection(Server(ServerConfig(HOST, IDENT, settings), Desk()))
+        transport = Recorder()
+        connection.connection_made(transport)
+        connection.data_received(b"LHLO x\r\n")
+        group = b"MAIL FROM:<>\r\n" + b"RCPT TO:<a@example.com>\r\n" * 50 + b"DATA\r\n"
+        del transport.writes[:]
+        connection.data_received(group)
+        await asyncio.sleep(0)
+        # With a look-up under way what is known goes out first: it is slow work.
+        assert len(transport.writes) == (2 if refuse_at_rcpt else 1)
+        assert b"".join(transport.writes).count(b"\r\n") == 52
+        del transport.writes[:]
+        connection.data_received(b"hello\r\n.\r\nQUIT\r\n")
+        await asyncio.sleep(0)
+        accepted = reply.ACCEPTED.wire * 50
+        assert transport.writes == [accepted + reply.BYE.wire, b"closed"]
+
+    run("asyncio", test)
+
+
+@both_loops
+def test_item_48_replies_are_flushed_before_slow_work(loop: str) -> None:
+    async def test() -> None:
+        desk = Desk(holds=True)
+        async with (
+            house(desk, limits=limits(refuse_at_rcpt=True)) as home,
+            home.client() as client,
+        ):
+            client.send("NOOP", "MAIL FROM:<>", "RCPT TO:<a@example.com>", "DATA")
+            await client.expect(line(reply.DONE), SENDER_OK)
+            recipients, answer = await desk.questions.get()
+            answer(desk._dialogue.verified(recipients))
+            await client.expect(RECIPIENT_OK, line(reply.GO_AHEAD))
+            client.send("hello", ".", "NOOP")
+            desk.take(await desk.waiting.get())
+            await client.expect(ACCEPTED, line(reply.DONE))
+
+    run(loop, test)
+
+
+@both_loops
+def test_small_writes_are_not_delayed(loop: str) -> None:
+    """Nagle's algorithm would cost some 90 ms a message."""
+
+    async def test() -> None:
+        async with house() as home, home.client():
+            (connection,) = home.server.connections
+            sock = connection._transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    run(loop, test)
+
+
+@both_loops
+def test_a_client_that_does_not_read_its_replies_is_not_read_from(loop: str) -> None:
+    async def test() -> None:
+        async with house() as home:
+            running = asyncio.get_running_loop()
+            with socket.create_connection(("127.0.0.1", home.port)) as client:
+                client.setblocking(False)
+                sent = b""
+                flood = b"HELP\r\n" * 1000
+                await running.sock_recv(client, 4096)  # the greeting
+                (connection,) = home.server.connections
+                transport = connection._transport
+                while transport.is_reading():
+                    assert len(sent) < 50_000_000, "read on although nobody reads the replies"
+                    with contextlib.suppress(BlockingIOError):
+                        sent += flood[: client.send(flood)]
+                    await asyncio.sleep(0)
+                assert transport.get_write_buffer_size() < 30_000_000
+                assert connection._session.backlog < 1_000_000
+                # Once it reads, everything is answered and nothing twice.
+                whole = sent + flood[len(sent) % len(flood) :] if len(sent) % len(flood) else sent
+                await asyncio.gather(
+                    running.sock_sendall(client, whole[len(sent) :]),
+                    _read_exactly(client, len(reply.HELP.wire) * (len(whole) // 6)),
+                )
+
+    run(loop, test)
+
+
+async def _read_exactly(client: socket.socket, octets: int) -> None:
+    running = asyncio.get_running_loop()
+    while octets:
+        piece = await running.sock_recv(client, 1 << 20)
+        assert piece
+        octets -= len(piece)
+        assert octets >= 0
+
+
+# Answers of the door
+
+
+@both_loops
+def test_an_unknown_outcome_closes_in_silence(loop: str) -> None:
+    async def test() -> None:
+        async with house(Desk(holds=True)) as home, home.client() as client:
+            await client.open_data("a@example.com", "b@example.com")
+            client.send("hello", ".", "QUIT")
+            (await home.desk.waiting.get()).answer(None)
+            await client.expect_end()
+
+    run(loop, test)
+
+
+@both_loops
+@pytest.mark.parametrize("body", [b"hello\r\n", LARGE])
+def test_a_defect_of_the_door_ends_only_its_connection(loop: str, body: bytes) -> None:
+    async def test() -> None:
+        async with house(**ROOM_FOR_ONE) as home, home.client() as other:
+            async with home.client() as client:
+                await client.open_data("a@example.com")
+                home.desk.fails = RuntimeError("a defect")
+                client.writer.write(body + b".\r\n")
+                await expect_reset(client)
+                assert home.desk.defects == [home.desk.fails]
+            home.desk.fails = None
+            # What it held of the budget is free again.
+            await other.open_data("a@example.com")
+            other.writer.write(LARGE + b".\r\n")
+            await other.expect(ACCEPTED)
+
+    run(loop, test)
+
+
+@both_loops
+@pytest.mark.parametrize("replies", [[], [reply.ACCEPTED], [reply.ACCEPTED] * 3])
+def test_a_wrong_number_of_answers_is_never_passed_on(
+    loop: str, replies: Sequence[reply.Reply]
+) -> None:
+    async def test() -> None:
+        async with house(Desk(holds=True)) as home, home.client() as client:
+            await client.open_data("a@example.com", "b@example.com")
+            client.send("hello", ".")
+            (await home.desk.waiting.get()).answer(replies)
+            await expect_reset(client)
+            assert [type(error) for error in home.desk.defects] == [AssertionError]
+
+    run(loop, test)
+
+
+async def expect_reset(client: Client) -> None:
+    """The connection must end without a word."""
+    with contextlib.suppress(ConnectionError):
+        await client.expect_end()
+
+
+# Memory
+
+
+async def _begin(client: Client, sender: str) -> None:
+    await client.open_data("a@example.com", sender=sender)
+    client.writer.write(LARGE)
+    client.send(".")
+
+
+@both_loops
+def test_large_messages_wait_for_room_in_order_and_are_all_accepted(loop: str) -> None:
+    async def test() -> None:
+        desk = Desk(holds=True)
+        async with (
+            house(desk, **ROOM_FOR_ONE) as home,
+            home.client() as one,
+            home.client() as two,
+            home.client() as three,
+            home.client() as small,
+        ):
+            for client, sender in ((one, "1@x"), (two, "2@x"), (three, "3@x")):
+                await _begin(client, sender)
+                await home.budget.requests.get()
+            # A small message needs no room, so it passes them.
+            first = await desk.waiting.get()
+            await small.open_data("a@example.com", sender="small@x")
+            small.send("hello", ".")
+            desk.take(await desk.waiting.get())
+            await small.expect(ACCEPTED)
+            desk.take(first)
+            await one.expect(ACCEPTED)
+            for client in (two, three):
+                assert desk.waiting.empty()
+                desk.take(await desk.waiting.get())
+                await client.expect(ACCEPTED)
+            senders = ["small@x", "1@x", "2@x", "3@x"]
+            assert [each.sender for each in desk.queued] == senders
+            assert {each.body for each in desk.queued[1:]} == {LARGE}
+
+    run(loop, test)
+
+
+@both_loops
+def test_when_the_wait_for_room_is_over_the_message_is_told_452_for_each_recipient(
+    loop: str,
+) -> None:
+    async def test() -> None:
+        desk = Desk(holds=True)
+        async with (
+            house(desk, room_wait=0.01, **ROOM_FOR_ONE) as home,
+            home.client() as one,
+            home.client() as two,
+        ):
+            await _begin(one, "1@x")
+            held = await desk.waiting.get()
+            await two.open_data("a@example.com", "b@example.com")
+            two.writer.write(LARGE + b".\r\n")
+            await two.expect(NO_ROOM, NO_ROOM)
+            desk.take(held)
+            await one.expect(ACCEPTED)
+            # There is room again, in the same session.
+            await _begin(two, "2@x")
+            desk.take(await desk.waiting.get())
+            await two.expect(ACCEPTED)
+
+    run(loop, test)
+
+
+@both_loops
+def test_a_message_larger_than_it_declared_does_not_wait_while_it_holds_room(
+    loop: str,
+) -> None:
+    """Two that hold a piece each and wait for more would wait for ever."""
+
+    async def test() -> None:
+        desk = Desk(holds=True)
+        size = {"limits": limits(max_message_size=1_000_000), "memory_budget": 1_100_000}
+        async with house(desk, **size) as home, home.client() as one, home.client() as two:
+            await _begin(one, "1@x")
+            held = await desk.waiting.get()
+            two.send("MAIL FROM:<2@x> SIZE=100000", "RCPT TO:<a@example.com>", "DATA")
+            await two.lines(3)
+            two.writer.write(LARGE + b".\r\n")
+            await two.expect(NO_ROOM)
+            desk.take(held)
+            await one.expect(ACCEPTED)
+            # With nobody else there it grows.
+            two.send("MAIL FROM:<2@x> SIZE=100000", "RCPT TO:<a@example.com>", "DATA")
+            await two.lines(3)
+            two.writer.write(LARGE + b".\r\n")
+            desk.take(await desk.waiting.get())
+            await two.expect(ACCEPTED)
+
+    run(loop, test)
+
+
+@both_loops
+def test_room_is_given_back_when_a_connection_is_lost(loop: str) -> None:
+    async def test() -> None:
+        desk = Desk(holds=True)
+        async with house(desk, **ROOM_FOR_ONE) as home, home.client() as last:
+            async with home.client() as holder, home.client() as waiter:
+                await holder.open_data("a@example.com")
+                holder.writer.write(LARGE)  # and no end
+                await home.budget.requests.get()
+                await _begin(waiter, "waiter@x")
+                waiting = await home.budget.requests.get()
+                await _begin(last, "last@x")
+                await home.budget.requests.get()
+                waiter.writer.transport.abort()
+                while await home.budget.releases.get() is not waiting:
+                    pass
+                holder.writer.transport.abort()
+            desk.take(await desk.waiting.get())
+            await last.expect(ACCEPTED)
+            assert [each.sender for each in desk.queued] == ["last@x"]
+
+    run(loop, test)
+
+
+@both_loops
+def test_room_of_a_message_in_storage_is_kept_until_it_is_answered(loop: str) -> None:
+    """Its connection may be lost, but its octets are still in memory."""
+
+    async def test() -> None:
+        desk = Desk(holds=True)
+        async with house(desk, **ROOM_FOR_ONE) as home, home.client() as two:
+            async with home.client() as one:
+                await _begin(one, "1@x")
+                held = await desk.waiting.get()
+                ticket = await home.budget.requests.get()
+                one.writer.transport.abort()
+            await _begin(two, "2@x")
+            await home.budget.requests.get()
+            assert len(home.server.connections) == 1
+            assert ticket.octets and desk.waiting.empty()
+            desk.take(held)
+            desk.take(await desk.waiting.get())
+            await two.expect(ACCEPTED)
+
+    run(loop, test)
+
+
+# Shutdown
+
+
+async def _stop(home: House, patience: float = 20.0) -> "asyncio.Task[None]":
+    stopping = asyncio.get_running_loop().create_task(home.server.stop(patience))
+    await asyncio.sleep(0)  # it has told every connection when it first waits
+    return stopping
+
+
+@both_loops
+@pytest.mark.parametrize(
+    "commands",
+    [[], ["MAIL FROM:<>"], ["MAIL FROM:<>", "RCPT TO:<a@example.com>"]],
+    ids=["ready", "mail", "rcpt"],
+)
+def test_item_57_at_shutdown_a_client_to_whom_nothing_is_owed_gets_421(
+    loop: str, commands: list[str]
+) -> None:
+    async def test() -> None:
+        async with house() as home, home.client() as client:
+            client.send(*commands)
+            await client.lines(len(commands))
+            stopping = await _stop(home)
+            await client.expect(SHUTTING_DOWN)
+            await client.expect_end()
+            await stopping
+
+    run(loop, test)
+
+
+@both_loops
+def test_item_57_at_shutdown_a_message_in_data_may_finish(loop: str) -> None:
+    async def test() -> None:
+        async with house() as home, home.client() as client:
+            await client.open_data("a@example.com", "b@example.com")
+            client.send("hello")
+            stopping = await _stop(home)
+            client.send("more", ".")
+            await client.expect(ACCEPTED, ACCEPTED)
+            await client.expect_end()
+            await stopping
+            recipients = ("a@example.com", "b@example.com")
+            body = b"hello\r\nmore\r\n"
+            assert home.desk.queued == [Queued("anne@example.org", recipients, body)]
+
+    run(loop, test)
+
+
+@both_loops
+def test_item_57_at_shutdown_a_commit_under_way_is_answered_and_no_more(loop: str) -> None:
+    async def test() -> None:
+        async with house(Desk(holds=True)) as home, home.client() as client:
+            await client.open_data("a@example.com", "unknown@example.com")
+            client.send("hello", ".")
+            delivery = await home.desk.waiting.get()
+            stopping = await _stop(home)
+            assert not stopping.done()
+            home.desk.take(delivery)
+            await client.expect(ACCEPTED, line(reply.NO_MAILBOX))
+            await client.expect_end()
+            await stopping
+
+    run(loop, test)
+
+
+@both_loops
+def test_item_57_what_outlasts_the_patience_is_closed_in_silence(loop: str) -> None:
+    async def test() -> None:
+        async with house(Desk(holds=True)) as home:
+            async with home.client() as waiting, home.client() as sending:
+                await waiting.open_data("a@example.com")
+                waiting.send("hello", ".")
+                delivery = await home.desk.waiting.get()
+                await sending.open_data("a@example.com")
+                await home.server.stop(0.01)
+                await expect_reset(waiting)
+                await expect_reset(sending)
+            # The answer comes too late for anybody.
+            home.desk.take(delivery)
+            await asyncio.sleep(0)
+            assert home.desk.defects == []
+
+    run(loop, test)
+
+
+@both_loops
+def test_item_57_at_shutdown_nobody_is_let_in(loop: str) -> None:
+    async def test() -> None:
+        async with house(Desk(holds=True)) as home, home.client() as client:
+            await client.open_data("a@example.com")
+            stopping = await _stop(home)
+            try:
+                async with home.client(introduced=False) as late:
+                    said = await late.lines(1)
+            except ConnectionError:
+                pass
+            else:  # the system had let it in already
+                assert said == [SHUTTING_DOWN]
+            client.writer.write_eof()
+            await client.expect_end()
+            await stopping
+
+    run(loop, test)
