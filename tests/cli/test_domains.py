@@ -39,8 +39,8 @@ def test_a_domain_is_removed(run: Run) -> None:
     ("arguments", "sentence"),
     [
         (("add", "example.com"), "domain example.com exists already"),
-        (("add", "a b"), "is no address"),
-        (("add", "example..org"), "cannot be a list"),
+        (("add", "a b"), "cannot be a mail domain"),
+        (("add", "example..org"), "cannot be a mail domain"),
         (("add", "b.com", "--alias-of", "none.com"), "domain none.com does not exist: add it"),
         (("add", "b.com", "--alias-of", "example.net"), "use --alias-of example.com"),
         (("remove", "none.com"), "domain none.com does not exist"),

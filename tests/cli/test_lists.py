@@ -60,8 +60,9 @@ def test_lists_are_read_from_standard_input_and_blank_lines_ignored(run: Run) ->
     assert addresses(run) == ["ants@example.com", "bees@example.com", "cats@example.org"]
 
 
-def test_empty_input_creates_nothing(run: Run) -> None:
+def test_lists_from_standard_input_are_counted(run: Run) -> None:
     assert run("list", "create", "-", stdin="").stdout == "created 0 lists\n"
+    assert run("list", "create", "-", stdin="ants@example.com").stdout == "created 1 list\n"
 
 
 def test_the_name_of_a_list_is_kept(run: Run) -> None:
@@ -324,7 +325,9 @@ def test_a_list_with_mail_is_removed_by_force_alone_and_its_mail_goes_to_shunt(
         assert [each.queue for each in entries(connection)] == ["in", "command", "in"]
 
     said = run("list", "remove", "--force", "ants@example.com").stdout
-    assert said == "removed ants@example.com\n2 entries went to shunt: postroom queue ls shunt\n"
+    assert (
+        said == "removed ants@example.com\nentries put into shunt: 2; see postroom queue ls shunt\n"
+    )
     assert addresses(run) == ["bees@example.com"]
     shunted = json.loads(run("queue", "ls", "shunt", "--json").stdout)
     assert [each["id"] for each in shunted] == mine

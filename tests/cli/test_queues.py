@@ -4,6 +4,7 @@ import json
 import time
 from datetime import UTC, datetime
 
+import click
 import pytest
 from sqlalchemy import update
 
@@ -89,6 +90,18 @@ def test_entries_are_shown_oldest_first_of_one_queue_or_all(run: Run, post: Post
     assert [each["id"] for each in listed(run, "in")] == [first, third]
     shown = run("queue", "ls", "in").stdout.splitlines()
     assert [line.split()[0] for line in shown] == ["ID", first, third]
+
+
+def test_a_narrow_terminal_shows_ids_whole(
+    run: Run, post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    raw = b"Message-ID: <%b@example.org>\r\n\r\n" % (b"x" * 100)
+    [number] = post("ants-bounces@example.com", raw, "a-rather-long-sender@lists.example.org")
+    shown = click.unstyle(run("queue", "ls").stdout).splitlines()
+    assert shown[1].startswith(f"{number}  bounces  ")
+    assert max(map(len, shown)) <= 80
 
 
 def test_a_limit_shows_the_oldest_and_says_so(run: Run, post: Post) -> None:

@@ -155,7 +155,7 @@ def test_a_stop_while_it_starts_is_not_lost(sites: Sites) -> None:
 
 def test_no_process_is_left(sites: Sites) -> None:
     site = sites.start()
-    assert len(processes_of(site)) == 4  # supervisor, door, intake and the reader of the log
+    assert len(processes_of(site)) == 3  # supervisor, door, intake
     assert site.stop() == 0
     assert processes_of(site) == []
 

@@ -10,7 +10,7 @@ from postroom.cli.common import Options, example, word
 from postroom.cli.database import opened
 from postroom.cli.output import json_option, print_array, print_table
 from postroom.lists import registry
-from postroom.mail.address import fold
+from postroom.lists.endpoint import host_of
 
 
 @click.group(epilog=example("postroom domain add example.net --alias-of example.com"))
@@ -62,4 +62,4 @@ def remove(options: Options, host: str) -> None:
     """Remove a domain that has no lists and no aliases."""
     with opened(options) as store, store.begin() as connection:
         registry.remove_domain(connection, host)
-    click.echo(f"removed {fold(host)}")
+    click.echo(f"removed {host_of(host)}")

@@ -73,7 +73,7 @@ def create(options: Options, addresses: Sequence[str], name: str) -> None:
         warnings = registry.shadow_warnings(connection, boxes)
     _warn(warnings)
     if from_stdin:
-        click.echo(f"created {len(boxes)} lists")
+        click.echo(f"created {len(boxes)} list{'' if len(boxes) == 1 else 's'}")
         return
     for box in boxes:
         click.echo(f"created {safe(str(box))}")
@@ -160,7 +160,7 @@ def remove(options: Options, address: str, force: bool) -> None:
         moved = remove_list(connection, address, force)
     click.echo(safe(f"removed {found.posting_address}"))
     if moved:
-        click.echo(f"{moved} entries went to shunt: {options.command('queue ls shunt')}")
+        click.echo(f"entries put into shunt: {moved}; see {options.command('queue ls shunt')}")
 
 
 def _facts(found: registry.MailingList) -> dict[str, Any]:

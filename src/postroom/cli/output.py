@@ -6,7 +6,7 @@ is read. All text is made safe for a terminal.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,8 +35,10 @@ def print_object(item: dict[str, Any]) -> None:
     click.echo(json.dumps(item, indent=2))
 
 
-def print_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table; numbers stand to the right."""
+def print_table(
+    titles: Sequence[str], rows: Iterable[Sequence[object]], whole: Collection[str] = ()
+) -> None:
+    """A table; numbers stand to the right. Columns in `whole` are never folded."""
     every = list(rows)
     console = Console()
     numeric = [any(isinstance(row[place], int) for row in every) for place in range(len(titles))]
@@ -46,7 +48,12 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> None
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title, right in zip(titles, numeric, strict=True):
-        table.add_column(title, justify="right" if right else "left", overflow="fold")
+        table.add_column(
+            title,
+            justify="right" if right else "left",
+            overflow="fold",
+            no_wrap=right or title in whole,
+        )
     for row in texts:
         table.add_row(*map(Text, row))
     console.print(table)

@@ -95,6 +95,7 @@ def list_entries(options: Options, name: str | None, limit: int | None, as_json:
             )
             for each, known_as in found
         ),
+        whole=("ID", "QUEUE", "AGE"),
     )
     if len(found) == most:
         click.echo(f"The {most} oldest; --limit N shows more, `queue stats` counts all.", err=True)

@@ -123,18 +123,28 @@ class Process:
 
     def _introduce(self, ready: Ready) -> None:
         """Say where we listen and what to do next."""
-        self._log.info("serving", database=ready.database, lists=ready.lists)
-        if not ready.lists:
-            self._log.info("no lists yet", to_do=f"{_command()} list create mylist@example.com")
-        print("ready", *map(address_of, self._sockets), file=sys.stderr, flush=True)
+        addresses = [address_of(each) for each in self._sockets]
+        self._log.info("serving", lmtp=addresses, database=ready.database, lists=ready.lists)
+        command = _command(self._config)
+        hint = (
+            f"To see what waits, in another terminal: {command} queue ls"
+            if ready.lists
+            else f"No lists yet. Make one, in another terminal: "
+            f"{command} list create mylist@example.com"
+        )
+        if self._log.human:
+            print(hint, file=sys.stderr)
+        elif not ready.lists:
+            self._log.info("no lists yet", to_do=f"{command} list create mylist@example.com")
+        print("ready", *addresses, file=sys.stderr, flush=True)
 
 
-def _command() -> str:
-    """How a person on this machine calls postroom."""
+def _command(config: str | None) -> str:
+    """How a person on this machine calls postroom with these settings."""
     path = Path(sys.executable).with_name("postroom")
     with contextlib.suppress(ValueError):
-        return str(path.relative_to(Path.cwd()))
-    return str(path)
+        path = path.relative_to(Path.cwd())
+    return f"{path} --config {config}" if config else str(path)
 
 
 def _start_intake(config: str | None) -> tuple["subprocess.Popen[bytes]", socket.socket]:

@@ -26,6 +26,7 @@ class Log:
         self._target = target
         self._least = _LEVELS[settings.level]
         human = settings.format == "human" or (settings.format == "auto" and target.isatty())
+        self.human = human
         self._line = _human if human else _json
 
     def info(self, event: str, **facts: Any) -> None:

@@ -18,6 +18,7 @@ from postroom.spool.metadata import SHUNT, Metadata, decode, encode
 from postroom.store.schema import entry, mailing_list, message, receipt
 
 LONGEST_WAIT = 7 * 86_400.0  # seconds; no retry is set later than this
+LONGEST_LEASE = 3_600.0  # seconds; no lease ends later than this
 PURGE_STEP = 1000  # receipts per statement
 
 
@@ -76,11 +77,13 @@ def claim(
         .order_by(entry.c.available_at, entry.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer anyway
+        .cte("due")  # so that PostgreSQL never runs it twice, for more than `limit`
     )
+    until = now + min(lease_for, LONGEST_LEASE)
     connection.execute(
         update(entry)
-        .where(entry.c.id.in_(due))
-        .values(lease=lease, lease_until=now + lease_for, attempts=entry.c.attempts + 1)
+        .where(entry.c.id.in_(select(due.c.id)))
+        .values(lease=lease, lease_until=until, attempts=entry.c.attempts + 1)
     )
     rows = connection.execute(
         select(entry, message.c.sender, message.c.raw)
@@ -114,8 +117,7 @@ def claim(
 def finish(connection: Connection, claims: Sequence[Claim]) -> None:
     """Remove entries that are done, and messages that no entry needs any more."""
     messages = sorted({each.message for each in claims})
-    # Locked, so that of two workers with the last two entries one sees that it is last.
-    connection.execute(select(message.c.id).where(message.c.id.in_(messages)).with_for_update())
+    _lock(connection, messages)
     for lease in {each.lease for each in claims}:
         own = [each.id for each in claims if each.lease == lease]
         ours = entry.c.id.in_(own) & (entry.c.lease == lease)
@@ -156,8 +158,9 @@ def shunt(connection: Connection, held: Claim, traceback: str) -> None:
 def mend(connection: Connection, queue: str, now: float | None = None) -> int:
     """Free entries whose lease has run out, and those that a clock set back holds up.
 
-    Returns how many were freed. A new entry never waits, and no wait is longer than
-    `LONGEST_WAIT`, so a time beyond that was read off another clock.
+    Returns how many were freed. A new entry never waits, no wait is longer than
+    `LONGEST_WAIT` and no lease than `LONGEST_LEASE`, so a time beyond that was read off
+    another clock.
     """
     now = time.time() if now is None else now
     freed = connection.execute(
@@ -165,7 +168,7 @@ def mend(connection: Connection, queue: str, now: float | None = None) -> int:
         .where(
             entry.c.lease.is_not(None),
             entry.c.queue == queue,
-            or_(entry.c.lease_until < now, entry.c.lease_until > now + LONGEST_WAIT),
+            or_(entry.c.lease_until < now, entry.c.lease_until > now + LONGEST_LEASE),
         )
         .values(lease=None, lease_until=None)
     ).rowcount
@@ -227,7 +230,7 @@ def requeue(connection: Connection, number: int) -> None:
     found = _in_nobodys_hands(connection, number)
     values: dict[str, object] = {"available_at": time.time(), "attempts": 0, "last_error": None}
     if found.queue == SHUNT:
-        facts = decode(found.metadata)
+        facts = _facts(found.metadata)
         if "unreadable" in facts:
             raise QueueError("its metadata cannot be read: save it with `show --raw`, then delete")
         if "listname" in facts and found.list is None:
@@ -240,6 +243,7 @@ def requeue(connection: Connection, number: int) -> None:
 def remove(connection: Connection, number: int) -> None:
     """Delete an entry for good. Raises `QueueError`."""
     found = _in_nobodys_hands(connection, number)
+    _lock(connection, [found.message])
     connection.execute(delete(entry).where(entry.c.id == number))
     _free(connection, [found.message])
 
@@ -293,13 +297,11 @@ def _shunt(connection: Connection, numbers: Sequence[int], lease: str, reason: s
 def set_aside(connection: Connection, which: ColumnElement[bool], reason: str) -> int:
     """Move the entries that meet a condition to `shunt`, which remembers where they were;
     returns how many."""
-    rows = connection.execute(select(entry.c.id, entry.c.queue, entry.c.metadata).where(which))
-    found = rows.all()
+    # Locked, so that the condition still holds when they are moved.
+    chosen = select(entry.c.id, entry.c.queue, entry.c.metadata).where(which).with_for_update()
+    found = connection.execute(chosen).all()
     for number, queue, text in found:
-        try:
-            facts = decode(text)
-        except ValueError:
-            facts = {"unreadable": text}
+        facts = _facts(text)
         facts["shunted_from"] = facts.get("shunted_from", queue)
         connection.execute(
             update(entry)
@@ -313,6 +315,19 @@ def set_aside(connection: Connection, which: ColumnElement[bool], reason: str) -
             )
         )
     return len(found)
+
+
+def _facts(text: str) -> Metadata:
+    try:
+        return decode(text)
+    except ValueError:
+        return {"unreadable": text}
+
+
+def _lock(connection: Connection, messages: Sequence[int]) -> None:
+    """So that of two who remove the last two entries of a message one sees that it is last."""
+    which = select(message.c.id).where(message.c.id.in_(messages)).order_by(message.c.id)
+    connection.execute(which.with_for_update())
 
 
 def _free(connection: Connection, messages: Sequence[int]) -> None:

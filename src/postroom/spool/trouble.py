@@ -37,14 +37,20 @@ class Trouble(Exception):
         self.unhealthy = unhealthy
 
 
+# No server gave psycopg's own errors a code: these are of a value or statement that it will
+# not send, the others of a connection.
+_OF_A_VALUE = ("DataError", "NotSupportedError", "ProgrammingError")
+
+
 def diagnose(error: Exception, committing: bool) -> Trouble:
     """Read a driver's error, or SQLAlchemy's around it. `committing`: it came from COMMIT."""
     error = getattr(error, "orig", None) or error
     text = " ".join(str(error).split())
     if isinstance(error, sqlite.Error) and hasattr(error, "sqlite_errorname"):
         return _sqlite(error.sqlite_errorname, text)
-    if hasattr(error, "sqlstate"):
-        return _postgresql(error.sqlstate, text, committing)
+    state = getattr(error, "sqlstate", "")
+    if state or (state is None and type(error).__name__ not in _OF_A_VALUE):
+        return _postgresql(state, text, committing)
     # A defect of ours, or a value that the driver will not take.
     return Trouble(f"{type(error).__name__}: {text}", reply.LOCAL_ERROR, one_envelope=True)
 
@@ -63,7 +69,7 @@ def _sqlite(name: str, text: str) -> Trouble:
 
 
 def _postgresql(state: str | None, text: str, committing: bool) -> Trouble:
-    if state is None or state.startswith(("08", "57P")):
+    if state is None or state.startswith(("08", "57P")) or state == "40003":
         # No answer from the server: if it was to COMMIT, nobody knows.
         return Trouble(text, reply.LOCAL_ERROR, retry=True, unknown=committing)
     if state.startswith("53"):  # disk full, out of memory, too many connections

@@ -10,13 +10,14 @@ from postroom.lists.registry import ListError, MailingList, delete_list, find_li
 from postroom.lists.registry import rename_list as rename_row
 from postroom.spool.metadata import decode, encode
 from postroom.spool.queue import set_aside
-from postroom.store.schema import entry
+from postroom.store.schema import entry, mailing_list
 
 
 def rename_list(connection: Connection, old: str, new: str) -> MailingList:
     """Rename a list; entries that wait for it follow."""
     renamed = rename_row(connection, old, new)
     waiting = select(entry.c.id, entry.c.metadata).where(entry.c.list == renamed.key)
+    waiting = waiting.with_for_update()
     for number, text in connection.execute(waiting).all():
         try:
             facts = decode(text)
@@ -30,6 +31,9 @@ def rename_list(connection: Connection, old: str, new: str) -> MailingList:
 def remove_list(connection: Connection, address: str, force: bool) -> int:
     """Remove a list; returns how many entries went to `shunt`. Only `force` allows any."""
     found = find_list(connection, address)
+    # Locked, so that mail that is being accepted either is seen here or finds no list.
+    this = select(mailing_list.c.id).where(mailing_list.c.id == found.key)
+    connection.execute(this.with_for_update())
     ours = entry.c.list == found.key
     waiting = connection.scalar(select(func.count()).select_from(entry).where(ours)) or 0
     if waiting and not force:
