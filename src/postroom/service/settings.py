@@ -35,7 +35,9 @@ def default_store_url() -> str:
     """SQLite in /var/lib/postroom for root, else in the user's state directory."""
     if os.geteuid() == 0:
         return "sqlite:////var/lib/postroom/postroom.db"
-    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    if state.startswith("~"):
+        raise SettingsError("this user has no home directory: set store.url")
     return f"sqlite:///{state}/postroom/postroom.db"
 
 
@@ -85,11 +87,11 @@ class LogSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """All settings."""
 
-    site: Site = Site()
-    store: StoreSettings = StoreSettings()
-    lmtp: Lmtp = Lmtp()
-    service: Service = Service()
-    log: LogSettings = LogSettings()
+    site: Site = msgspec.field(default_factory=Site)
+    store: StoreSettings = msgspec.field(default_factory=StoreSettings)
+    lmtp: Lmtp = msgspec.field(default_factory=Lmtp)
+    service: Service = msgspec.field(default_factory=Service)
+    log: LogSettings = msgspec.field(default_factory=LogSettings)
 
 
 def find_file(explicit: str | None, environment: Mapping[str, str]) -> Path | None:

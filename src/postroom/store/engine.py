@@ -7,6 +7,7 @@ older or broken is never opened. Fails with `StoreError`, one sentence that says
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,10 +87,15 @@ def make_engine(url: str) -> Engine:
         if parsed.get_backend_name() == "postgresql":
             return _postgresql_engine(parsed)
     except ArgumentError:
-        raise StoreError(f"store.url {url!r} is no database URL") from None
+        raise StoreError(f"store.url {_shown(url)!r} is no database URL") from None
     except (NoSuchModuleError, ModuleNotFoundError):
         raise StoreError("PostgreSQL needs an extra: pip install 'postroom[postgres]'") from None
-    raise StoreError(f"store.url {url!r}: use sqlite:///PATH or postgresql://HOST/NAME")
+    raise StoreError(f"store.url {_shown(url)!r}: use sqlite:///PATH or postgresql://HOST/NAME")
+
+
+def _shown(url: str) -> str:
+    """What should be a URL, without its password."""
+    return re.sub(r":(?!//).*@", ":***@", re.sub(r"(?<=password=)[^&]*", "***", url))
 
 
 def _sqlite_engine(url: URL) -> Engine:
@@ -115,7 +121,8 @@ def _sqlite_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:
-        connection.execute("PRAGMA journal_mode = WAL")
+        if _may_be_ours(connection):  # the mode stays with the file
+            connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -16000")  # KiB
@@ -128,6 +135,12 @@ def _sqlite_engine(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _may_be_ours(connection: Any) -> bool:
+    """Whether a SQLite database is ours, or empty."""
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    return not names or {version_table.name, schema.entry.name} <= names
 
 
 def _postgresql_engine(url: URL) -> Engine:
@@ -151,7 +164,7 @@ def _postgresql_engine(url: URL) -> Engine:
 def revision_of(connection: Connection) -> str | None:
     """The schema revision found in the database; None if it holds no tables of ours."""
     tables = inspect(connection).get_table_names()
-    if version_table.name in tables:
+    if {version_table.name, schema.entry.name} <= set(tables):
         found = connection.execute(select(version_table.c.version_num)).scalar()
         return str(found) if found is not None else ""
     return "" if tables else None
@@ -160,16 +173,16 @@ def revision_of(connection: Connection) -> str | None:
 def _check(store: Store, create: bool) -> None:
     path = store.path
     if path is not None:
-        _prepare_file(path, create)
+        prepare_file(path, create)
     try:
-        with store.engine.connect() as connection:
+        with store.read() as connection:
             revision = revision_of(connection)
-            if revision is None and create:
+        if revision is None and create:
+            with store.begin() as connection:
                 _create(connection)
-                revision = schema.REVISION
-            connection.commit()
+                revision = revision_of(connection)
     except (DBAPIError, sqlite.Error) as error:
-        raise StoreError(_explain(store, error)) from error
+        raise StoreError(explain(store, error)) from error
     name = store.engine.url.render_as_string(hide_password=True)
     if revision is None:
         raise StoreError(f"{name} is empty: `postroom migrate` sets it up")
@@ -187,11 +200,14 @@ def _check(store: Store, create: bool) -> None:
         )
 
 
-def _prepare_file(path: Path, create: bool) -> None:
+def prepare_file(path: Path, create: bool) -> None:
+    """Look at the place of a SQLite file, and make its directory. Raises `StoreError`."""
     try:
         if not path.exists():
             if not create:
                 raise StoreError(f"{path} does not exist: `postroom serve` or `migrate` makes it")
+            if path.parent.exists() and not path.parent.is_dir():
+                raise StoreError(f"{path} cannot be used (no directory above it): set store.url")
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
         elif not path.is_file():
             raise StoreError(f"{path} is not a file: set store.url to a file for the database")
@@ -212,7 +228,7 @@ def _create(connection: Connection) -> None:
     connection.execute(insert(version_table).values(version_num=schema.REVISION))
 
 
-def _explain(store: Store, error: Exception) -> str:
+def explain(store: Store, error: Exception) -> str:
     """One sentence on a database that cannot be opened."""
     name = store.engine.url.render_as_string(hide_password=True)
     reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
@@ -221,4 +237,6 @@ def _explain(store: Store, error: Exception) -> str:
             f"{name} is damaged ({reason}): keep a copy of it and of its -wal file, then "
             "restore a backup, or recover it with `sqlite3 FILE .recover`"
         )
+    if "locked" in reason:
+        return f"{name} is in use ({reason}): try again in a moment"
     return f"{name} cannot be opened ({reason}): check that it is there and may be written"

@@ -18,10 +18,10 @@ from postroom.store import schema
 from postroom.store.engine import (
     Store,
     StoreError,
-    _explain,
-    _prepare_file,
+    explain,
     make_engine,
     open_store,
+    prepare_file,
     revision_of,
     version_table,
 )
@@ -45,13 +45,13 @@ def migrate(url: str) -> tuple[str | None, str]:
     """
     store = Store(make_engine(url))
     if store.path is not None:
-        _prepare_file(store.path, create=True)
+        prepare_file(store.path, create=True)
     try:
         with store.engine.connect() as connection:
             before = _upgrade(connection)
             connection.commit()
     except DBAPIError as error:
-        raise StoreError(_explain(store, error)) from error
+        raise StoreError(explain(store, error)) from error
     finally:
         store.close()
     open_store(url, create=False).close()  # says so if it is newer, or not ours
