@@ -5,9 +5,10 @@ batch, whatever the number of lists; nothing is cached, so a list made a moment 
 found. Fails with the database's own errors: the caller answers 4xx, never 550.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
+
+import msgspec
 
 from postroom.lists.endpoint import POSTMASTER, Endpoint, Reading, host_of, readings
 from postroom.mail.address import Mailbox, fold
@@ -32,6 +33,7 @@ class Query(Protocol):
     def __call__(self, statement: str, parameters: tuple[Any, ...]) -> Iterable[Any]: ...
 
 
+_encode = msgspec.json.Encoder().encode
 Found = tuple[int, str, str]  # row id, list-id, posting address
 Key = tuple[str, str]  # list name and host, folded
 
@@ -55,7 +57,7 @@ def route(
 def _look_up(query: Query, is_sqlite: bool, wanted: Sequence[Key]) -> dict[Key, Found | None]:
     """The lists among `wanted`; a key of a hosted domain without such a list gives None."""
     if is_sqlite:
-        rows = query(_SQLITE, (json.dumps(wanted),))
+        rows = query(_SQLITE, (_encode(wanted).decode(),))
     else:
         rows = query(_POSTGRESQL, ([name for name, _ in wanted], [host for _, host in wanted]))
     return {

@@ -9,6 +9,7 @@ database cannot be used.
 """
 
 import argparse
+import contextlib
 import select
 import signal
 import socket
@@ -44,6 +45,7 @@ from postroom.store.direct import Direct
 from postroom.store.engine import Store, StoreError, open_store
 
 BATCH_ITEMS, BATCH_OCTETS = 500, 16_777_216  # a batch ends when either is reached
+INPUT_OCTETS = 524_288  # read at once
 UPKEEP_EVERY = 5.0  # seconds
 PURGE_EVERY = 60.0  # seconds
 
@@ -59,6 +61,8 @@ class Process:
         )
         self._receipts_kept = settings.store.receipts_kept * 86_400
         self._frames = Frames()
+        self._input = memoryview(bytearray(INPUT_OCTETS))
+        self._dry = False  # the last look found less than there was room for
         self._open = True
         self._unhealthy = False
         self._upkeep_at = self._purge_at = 0.0
@@ -86,11 +90,10 @@ class Process:
         items: list[Item] = []
         questions: list[Question] = []
         octets = 0
-        wait = UPKEEP_EVERY
         while len(items) < BATCH_ITEMS and octets < BATCH_OCTETS:
             taken = self._frames.take()
             if taken is None:
-                if not self._receive(wait if not items and not questions else 0.0):
+                if not self._receive(wait=not items and not questions):
                     break
                 continue
             head, raw = taken
@@ -105,16 +108,21 @@ class Process:
                 self._change(request)
         return items, questions
 
-    def _receive(self, wait: float) -> bool:
-        """Read what is there; False if nothing came within `wait` seconds."""
-        if not self._open or not select.select([self._door], [], [], wait)[0]:
+    def _receive(self, wait: bool) -> bool:
+        """Read what is there; False if nothing is, or came within a time to `wait`."""
+        if not self._open or (self._dry and not wait):
             return False
-        data = self._door.recv(1_048_576)
-        if not data:
-            self._open = False
+        if not select.select([self._door], [], [], UPKEEP_EVERY if wait else 0)[0]:
             return False
-        self._frames.feed(data)
-        return True
+        try:
+            octets = self._door.recv_into(self._input)
+        except ConnectionResetError:  # it was killed before it had read all answers
+            octets = 0
+        # Less than asked for: that was all, and one look at the socket is saved.
+        self._dry = octets < len(self._input)
+        self._open = octets > 0
+        self._frames.feed(self._input[:octets])
+        return self._open
 
     def _change(self, request: Change) -> None:
         self._writer.site_owner = request.site_owner
@@ -152,10 +160,8 @@ class Process:
             )
 
     def _send(self, report: Ready | Room | Answers) -> None:
-        try:
+        with contextlib.suppress(OSError):  # the door is gone, and with it those who wait
             self._door.sendall(b"".join(frame(report)))
-        except OSError:
-            self._open = False  # the door is gone, and with it those who wait
 
     def _trouble(self, trouble: Trouble, waiting: int) -> None:
         self._log.error(
