@@ -8,6 +8,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from postroom.service.settings import Lmtp
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -60,7 +62,7 @@ MANY_LISTS_TARGET = 0.9
 READY_TARGET = 1.5  # seconds
 IDLE_TARGET = 100e6  # octets
 FLOOD_ABOVE_BUDGET = 100e6  # octets
-MEMORY_BUDGET = 134_217_728  # octets; the default of lmtp.memory_budget
+MEMORY_BUDGET = Lmtp().memory_budget  # octets
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ DOES = {
     "smtp-sink": "C, stores nothing",
     "aiosmtpd": "Python, stores nothing",
     "mailman": "Python, stores durably",
-    "dovecot": "C, stores durably",
+    "dovecot": "C, stores durably in one maildir",
 }
 
 

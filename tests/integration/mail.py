@@ -89,9 +89,7 @@ def depth(store: Store) -> int:
         return len(connection.execute(select(entry.c.id)).all())
 
 
-def begin_data(
-    client: LMTPClient, recipients: Sequence[str], sender: str = SENDER
-) -> None:
+def begin_data(client: LMTPClient, recipients: Sequence[str], sender: str = SENDER) -> None:
     """Everything up to 354."""
     assert client.lhlo("client.example.org").accepted
     assert client.mail(sender).accepted

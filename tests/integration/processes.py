@@ -4,6 +4,7 @@ For: finding the processes of a server, waiting for one to end, following a log.
 every wait has a deadline, and says what it waited for when it fails.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -75,10 +76,8 @@ def wait_ended(pid: int, within: float = PATIENCE) -> None:
 
 def kill(pid: int) -> None:
     """SIGKILL, if it is still there."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def listens(port: int) -> bool:
@@ -88,14 +87,14 @@ def listens(port: int) -> bool:
 
 
 class Follower:
-    """Reads a log from its beginning as it grows. A context manager."""
+    """Reads what is added to a log from now on, or all of it. A context manager."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, from_start: bool = False) -> None:
         path.touch()
         self._path = path
-        self._tail = subprocess.Popen(
-            ["tail", "-n", "+1", "-f", str(path)], stdout=subprocess.PIPE
-        )
+        first = 1 if from_start else path.stat().st_size + 1
+        command = ["tail", "-c", f"+{first}", "-f", str(path)]
+        self._tail = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert self._tail.stdout is not None
         self._output = self._tail.stdout.fileno()
         self._partial = b""

@@ -87,9 +87,7 @@ def test_nobody_can_connect_while_it_stops(sites: Sites, thread: ThreadPoolExecu
     client.close()
 
 
-def test_another_server_can_start_while_it_stops(
-    sites: Sites, thread: ThreadPoolExecutor
-) -> None:
+def test_another_server_can_start_while_it_stops(sites: Sites, thread: ThreadPoolExecutor) -> None:
     site = sites.start(LIST)
     client = site.client()
     begin_data(client, [LIST])
@@ -146,7 +144,6 @@ def test_an_interrupt_from_the_terminal_drains_too(sites: Sites) -> None:
 def test_a_stop_while_it_starts_is_not_lost(sites: Sites) -> None:
     site = sites.start(LIST)
     with Follower(site.log) as log:
-        log.wait_for("ready ")
         os.kill(process_of(site.supervisor, DOOR), signal.SIGKILL)
         log.wait_for("lmtp process ended")
         process_of(site.supervisor, INTAKE)  # the next one is on its way

@@ -7,13 +7,14 @@ Guarantees: every wait has an event and an end; what is started is stopped.
 import asyncio
 import contextlib
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, Self
 
 import uvloop
 
 from postroom.lmtp.budget import Budget, Ticket
-from postroom.lmtp.server import Answer, Server, ServerConfig
+from postroom.lmtp.server import Answer, Connection, Server, ServerConfig
 from postroom.lmtp.session import Limits
 from postroom.mail import reply
 from postroom.mail.address import Mailbox
@@ -106,10 +107,22 @@ class WatchedBudget(Budget):
         self.releases.put_nowait(ticket)
 
 
+class WatchedServer(Server):
+    """A server that tells when a connection is gone."""
+
+    def __init__(self, config: ServerConfig, desk: Desk) -> None:
+        super().__init__(config, desk)
+        self.departures: asyncio.Queue[Connection] = asyncio.Queue()
+
+    def left(self, connection: Connection) -> None:
+        super().left(connection)
+        self.departures.put_nowait(connection)
+
+
 class House(NamedTuple):
     """A running server and where it listens."""
 
-    server: Server
+    server: WatchedServer
     desk: Desk
     budget: WatchedBudget
     port: int
@@ -134,9 +147,10 @@ async def house(desk: Desk | None = None, **config: Any) -> AsyncIterator[House]
     """A server on a free port; `config` as in `ServerConfig`, `limits` among it."""
     desk = desk or Desk()
     settings = ServerConfig(HOST, IDENT)._replace(**config)
-    server = Server(settings, desk)
+    server = WatchedServer(settings, desk)
     server.budget = budget = WatchedBudget(settings.memory_budget)
-    with socket.create_server(("127.0.0.1", 0)) as bound:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as bound:
+        bound.bind(("127.0.0.1", 0))
         await server.listen([bound])
         try:
             yield House(server, desk, budget, bound.getsockname()[1])
@@ -176,6 +190,12 @@ class Client:
         await self.expect(
             SENDER_OK, *[RECIPIENT_OK] * len(recipients), "354 End data with <CR><LF>.<CR><LF>"
         )
+
+    def reset(self) -> None:
+        """End the connection as a crash would: RST, not FIN."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
 
     async def close(self) -> None:
         """Close, if the server did not."""

@@ -26,6 +26,8 @@ from postroom.service.observe import Log
 from postroom.service.settings import WORKING_COPIES, Settings, SettingsError, load
 from postroom.service.sockets import READY, UNFIT, address_of
 
+BRIEF = 1.0  # seconds; without an intake nobody's message can be stored: start again soon
+
 loop_factory: Callable[[], asyncio.AbstractEventLoop] | None
 try:
     from uvloop import new_event_loop as loop_factory
@@ -81,7 +83,7 @@ class Process:
         await self._stop.wait()
         loop.remove_reader(control)
         self._log.info("stopping", connections=len(server.connections))
-        await server.stop(self._settings.service.drain)
+        await server.stop(BRIEF if self._failed else self._settings.service.drain)
         front.close()
         await loop.run_in_executor(None, intake.wait)
         self._log.info("stopped")
@@ -93,10 +95,13 @@ class Process:
         self._stop.set()
 
     def _supervisor_gone(self, control: socket.socket) -> None:
-        if not control.recv(1):
-            self._log.warning("supervisor is gone")
-            asyncio.get_running_loop().remove_reader(control)
-            self._stop.set()
+        # It never reads our READY before we end, so its end comes as a reset.
+        with contextlib.suppress(ConnectionResetError):
+            if control.recv(1):
+                return
+        self._log.warning("supervisor is gone")
+        asyncio.get_running_loop().remove_reader(control)
+        self._stop.set()
 
     def _intake_ended(self) -> None:
         if not self._stop.is_set():
@@ -132,11 +137,12 @@ class Process:
             else f"No lists yet. Make one, in another terminal: "
             f"{command} list create mylist@example.com"
         )
-        if self._log.human:
-            print(hint, file=sys.stderr)
-        elif not ready.lists:
+        if not self._log.human and not ready.lists:
             self._log.info("no lists yet", to_do=f"{command} list create mylist@example.com")
-        print("ready", *addresses, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # stderr is full or gone: no reason not to serve
+            if self._log.human:
+                print(hint, file=sys.stderr)
+            print("ready", *addresses, file=sys.stderr, flush=True)
 
 
 def _command(config: str | None) -> str:

@@ -61,7 +61,11 @@ def _json(level: str, now: datetime, event: str, facts: Facts) -> str:
     line: Facts = {"timestamp": now, "level": level, "event": event} | facts
     if "exc_info" in line:
         line["exception"] = _traceback(line.pop("exc_info"))
-    return _encode(line).decode() + "\n"
+    try:
+        return _encode(line).decode() + "\n"
+    except UnicodeEncodeError:  # the name of a file need not be text
+        told = {name: value if value is now else _text(value) for name, value in line.items()}
+        return _encode(told).decode() + "\n"
 
 
 def _human(level: str, now: datetime, event: str, facts: Facts) -> str:
@@ -71,14 +75,25 @@ def _human(level: str, now: datetime, event: str, facts: Facts) -> str:
     shown = " ".join(f"{name}={_plain(value)}" for name, value in fields.items())
     when = now.astimezone().strftime("%H:%M:%S")
     line = f"{when} {level:7} {event:12} {shown}".rstrip() + "\n"
-    return line if error is None else line + _traceback(error)
+    if error is None:
+        return line
+    told = _traceback(error).split("\n")[:-1]
+    return line + "".join(f"  {each if each.isprintable() else _escaped(each)}\n" for each in told)
 
 
 def _plain(value: object) -> str:
     text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     if not text.isprintable():
-        text = ascii(text)[1:-1]
+        text = _escaped(text)
     return f'"{text}"' if not text or " " in text else text
+
+
+def _escaped(text: str) -> str:
+    return ascii(text)[1:-1]
+
+
+def _text(value: object) -> str:
+    return str(value).encode(errors="backslashreplace").decode()
 
 
 def _traceback(error: BaseException) -> str:

@@ -15,8 +15,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from postroom.mail.address import AddressError, parse_mailbox
+
 Positive = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 PREFIX = "POSTROOM_"
 # What storing one message of the largest size takes besides the message itself, in copies
 # of it: one in the door, the others in the intake and its database driver.
@@ -127,7 +129,11 @@ def load(explicit: str | None = None, environment: Mapping[str, str] = os.enviro
         settings = _convert(tree, "environment", strict=False)
     elif path is None:
         settings = Settings()
-    _check(settings, str(path or "settings"))
+    if (fault := _fault(settings)) is not None:
+        key, why = fault
+        section, _, name = key.partition(".")
+        source = "environment" if name in overlay.get(section, {}) else path or "settings"
+        raise SettingsError(f"{source}: {key}: {why}")
     return settings
 
 
@@ -171,26 +177,33 @@ def _refuse_unknown(tree: Mapping[str, Any], source: str) -> None:
                 )
 
 
-def _check(settings: Settings, source: str) -> None:
-    """What types cannot say."""
-    lmtp = settings.lmtp
+def _fault(settings: Settings) -> tuple[str, str] | None:
+    """What types cannot say: the key that is wrong, and what is allowed."""
+    site, lmtp = settings.site, settings.lmtp
     if not lmtp.listen:
-        raise SettingsError(f"{source}: lmtp.listen: needs at least one HOST:PORT")
+        return "lmtp.listen", "needs at least one HOST:PORT"
     for address in lmtp.listen:
         try:
             parse_listen(address)
         except ValueError as error:
-            raise SettingsError(f"{source}: lmtp.listen: {address!r}: {error}") from None
-    if lmtp.memory_budget < (WORKING_COPIES + 1) * lmtp.max_message_size:
-        raise SettingsError(
-            f"{source}: lmtp.memory_budget: must be at least {WORKING_COPIES + 1} times "
-            f"lmtp.max_message_size, {(WORKING_COPIES + 1) * lmtp.max_message_size}"
-        )
-    for key, text in (("site.hostname", settings.site.hostname), ("lmtp.ident", lmtp.ident)):
-        if not (text.isascii() and text.isprintable() and 0 < len(text) <= 255):
-            raise SettingsError(f"{source}: {key}: must be 1 to 255 printable ASCII characters")
-    if " " in settings.site.hostname:
-        raise SettingsError(f"{source}: site.hostname: must be a host name")
+            return "lmtp.listen", f"{address!r}: {error}"
+    times = WORKING_COPIES + 1
+    if lmtp.memory_budget < (least := times * lmtp.max_message_size):
+        why = f"must be at least {times} times lmtp.max_message_size, {least}"
+        return "lmtp.memory_budget", why
+    # Together they are one line of at most 510 octets (RFC 5321 4.5.3.1.5).
+    for key, text, most in ("site.hostname", site.hostname, 253), ("lmtp.ident", lmtp.ident, 250):
+        if not (text.isascii() and text.isprintable() and 0 < len(text) <= most):
+            return key, f"must be 1 to {most} printable ASCII characters"
+    if " " in site.hostname:
+        return "site.hostname", "must be a host name"
+    try:
+        owner, _ = parse_mailbox(site.owner)
+    except AddressError as error:
+        return "site.owner", f"must be an address, as in postmaster@example.com ({error})"
+    if not owner.domain:
+        return "site.owner", "must be an address, as in postmaster@example.com"
+    return None
 
 
 def parse_listen(address: str) -> tuple[str, int]:

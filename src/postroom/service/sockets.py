@@ -23,11 +23,12 @@ def bind(addresses: Sequence[str]) -> list[socket.socket]:
     bound: list[socket.socket] = []
     for address in addresses:
         try:
-            bound.extend(_bind(*parse_listen(address)))
-        except OSError as error:
+            _bind(*parse_listen(address), bound)
+        except (OSError, UnicodeError) as error:  # UnicodeError: no name of the DNS
             for each in bound:
                 each.close()
-            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            number = getattr(error, "errno", None) or 0
+            reason = os.strerror(number) if number > 0 else str(error)
             raise BindError(
                 f"cannot listen on {address} ({reason}): is postroom running already? "
                 "`lmtp.listen` names another address, port 0 lets the system choose"
@@ -35,18 +36,17 @@ def bind(addresses: Sequence[str]) -> list[socket.socket]:
     return bound
 
 
-def _bind(host: str, port: int) -> list[socket.socket]:
+def _bind(host: str, port: int, bound: list[socket.socket]) -> None:
+    """Add to `bound` a socket for each address of `host`."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    bound = []
     for family, kind, protocol, _, where in dict.fromkeys(found):
         each = socket.socket(family, kind, protocol)
         bound.append(each)
         each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Two servers that start at once can both come here: the second to listen is refused.
         each.bind(where)
-        # Two that bound at once find out here; the backlog grows when the door accepts.
-    return bound
 
 
 def address_of(bound: socket.socket) -> str:

@@ -63,7 +63,10 @@ def encode(facts: Metadata) -> str:
 
 def decode(text: str) -> Metadata:
     """As read. Raises ValueError on anything but a JSON object."""
-    facts = _decode(text)
+    try:
+        facts = _decode(text)
+    except RecursionError:
+        raise ValueError("metadata is nested too deeply") from None
     if not isinstance(facts, dict):
         raise ValueError("metadata is no JSON object")
     return facts

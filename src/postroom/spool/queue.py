@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, case, delete, func, or_, select, update
 
 from postroom.mail.message import with_mail_from
 from postroom.spool.metadata import SHUNT, Metadata, decode, encode
@@ -144,7 +144,12 @@ def give_back(connection: Connection, held: Claim) -> None:
         connection.execute(
             update(entry)
             .where(entry.c.id == held.id, entry.c.lease == held.lease)
-            .values(lease=None, lease_until=None, attempts=entry.c.attempts - 1)
+            .values(
+                lease=None,
+                lease_until=None,
+                available_at=_no_later_than(time.time()),
+                attempts=entry.c.attempts - 1,
+            )
         ).rowcount,
         1,
     )
@@ -170,7 +175,7 @@ def mend(connection: Connection, queue: str, now: float | None = None) -> int:
             entry.c.queue == queue,
             or_(entry.c.lease_until < now, entry.c.lease_until > now + LONGEST_LEASE),
         )
-        .values(lease=None, lease_until=None)
+        .values(lease=None, lease_until=None, available_at=_no_later_than(now))
     ).rowcount
     held_up = connection.execute(
         update(entry)
@@ -315,6 +320,11 @@ def set_aside(connection: Connection, which: ColumnElement[bool], reason: str) -
             )
         )
     return len(found)
+
+
+def _no_later_than(now: float) -> ColumnElement[float]:
+    """When an entry is due that was due before, also after the clock was set back."""
+    return case((entry.c.available_at > now, now), else_=entry.c.available_at)
 
 
 def _facts(text: str) -> Metadata:

@@ -1,0 +1,1 @@
+"""What lists, spool and store promise, held on both databases."""

@@ -1,0 +1,1 @@
+"""What of addresses and lists needs no database."""

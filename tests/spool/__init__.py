@@ -1,0 +1,1 @@
+"""What of the spool needs no database."""
