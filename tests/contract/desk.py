@@ -23,6 +23,7 @@ from postroom.store.engine import Store
 
 OWNER = "changeme@example.com"
 ANNE, BART = "anne@example.org", "bart@example.org"
+ENDLESS = 1000  # troubles with one delivery, or few
 LONG = 60.0  # seconds: a deadline that no test reaches
 POST = b"From: anne@example.org\r\nSubject: hello\r\nMessage-ID: <ant>\r\n\r\nHello.\r\n"
 
@@ -54,6 +55,7 @@ class Desk:
 
     def _trouble(self, trouble: Trouble, waiting: int) -> None:
         self.troubles.append(trouble)
+        assert len(self.troubles) < ENDLESS, "tried without end"
         self.at_trouble()
 
     def work(self, *envelopes: Envelope, within: float | Sequence[float] = LONG) -> list[Replies]:

@@ -46,11 +46,11 @@ def test_d7_what_cannot_be_stored_is_answered_451_and_its_neighbours_succeed(
     desk: Desk, spoil: Any
 ) -> None:
     spoil(desk.store)
-    codes = desk.deliver(good(0), bad(1), good(2), bad(3), good(4))
-    assert codes == [[250], [451, 451], [250], [451, 451], [250]]
+    codes = desk.deliver(good(0), bad(1), good(2), bad(3), good(4), good(0))
+    assert codes == [[250], [451, 451], [250], [451, 451], [250], [250]]
     assert [row.raw for row in rows(desk.store)] == [b"0", b"2", b"4"]
     assert counts(desk.store) == Counts(3, 3, 3)
-    assert [stored.again for stored in desk.stored] == [0, 0, 0]
+    assert [stored.again for stored in desk.stored] == [0, 0, 0, 1]
     assert not any(trouble.unhealthy or trouble.unknown for trouble in desk.troubles)
     sabotage.repair(desk.store)
     assert desk.deliver(bad(1), bad(3)) == [[250, 550], [250, 550]]

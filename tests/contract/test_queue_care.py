@@ -6,10 +6,12 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Connection, select, text
 
+from postroom.lists.registry import create_list
 from postroom.spool.queue import (
     LONGEST_WAIT,
     QueueError,
     entries,
+    finish,
     give_back,
     headers_of,
     mend,
@@ -24,7 +26,29 @@ from postroom.store import schema
 from tests.contract.desk import ANNE, Counts, Desk, counts, envelope
 from tests.contract.queues import Filler, change, do, everything, seen, take
 
-# Retry, shunt, quarantine
+# Effects, retry, shunt, quarantine
+
+
+def test_d1_what_a_worker_does_and_the_end_of_its_entry_are_one_transaction(
+    desk: Desk, filled: Filler
+) -> None:
+    (number,) = filled("ant")
+    (held,) = take(desk.store)
+
+    def work(connection: Connection, fails: bool) -> None:
+        finish(connection, [held])
+        create_list(connection, "effect@example.com")
+        if fails:
+            raise RuntimeError("the power went")
+
+    before = everything(desk.store)
+    with pytest.raises(RuntimeError):
+        do(desk.store, work, True)
+    assert everything(desk.store) == before
+    assert desk.deliver(envelope("effect@example.com")) == [[550]]
+    do(desk.store, work, False)
+    assert number not in [row[0] for row in everything(desk.store)]
+    assert desk.deliver(envelope("effect@example.com")) == [[250]]
 
 
 def test_a_retry_waits_its_delay_and_no_longer(desk: Desk, filled: Filler) -> None:

@@ -132,6 +132,20 @@ def test_a_second_signal_ends_it_at_once(
     assert depth(site.store) == 0
 
 
+def test_a_signal_to_all_its_processes_is_one_signal(sites: Sites) -> None:
+    site = sites.start(LIST)  # systemd stops a service in this way
+    idle, busy = site.client(), site.client()
+    begin_data(busy, [LIST, LIST])
+    for pid in processes_of(site):
+        os.kill(pid, signal.SIGTERM)
+    assert idle.getreply() == STOPPING
+    assert end_data(busy, new_message(), 2) == [ACCEPTED] * 2
+    wait_ended(site.supervisor)
+    assert site.stop() == 0
+    for each in idle, busy:
+        each.close()
+
+
 def test_an_interrupt_from_the_terminal_drains_too(sites: Sites) -> None:
     site = sites.start()
     with Follower(site.log) as log:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pysqlite3.dbapi2 as sqlite
 import pytest
 
+from postroom.lmtp.client import LMTPClient
 from postroom.testing.site import Site
 from tests.integration.mail import (
     ACCEPTED,
@@ -15,6 +16,7 @@ from tests.integration.mail import (
     NO_ROOM,
     SENDER,
     begin_data,
+    create_lists,
     deliver,
     end_data,
     new_message,
@@ -75,6 +77,18 @@ def test_other_clients_are_answered_while_one_waits_for_the_lock(sites: Sites) -
                 assert not replies.done()
             holder.execute("ROLLBACK")
             assert replies.result() == [ACCEPTED]
+
+
+def test_a_lock_does_not_hold_up_the_intake_at_its_upkeep(sites: Sites) -> None:
+    site = sites.make(LMTP__COMMIT_DEADLINE="0.3", LMTP__REFUSE_UNKNOWN="at-rcpt")
+    create_lists(site.store, LIST)
+    with locked(site), Follower(site.log) as log:
+        site.start()  # there is upkeep to do at once, and it wants the lock, too
+        with LMTPClient("127.0.0.1", site.port, timeout=15) as client:
+            assert deliver(client, [LIST], new_message()) == [LOCAL_ERROR]
+        log.wait_for('"event":"receipts not purged"')
+    with site.client() as client:
+        assert deliver(client, [LIST], new_message()) == [ACCEPTED]
 
 
 def test_a_lock_does_not_keep_recipients_from_being_looked_up(sites: Sites) -> None:

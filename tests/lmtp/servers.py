@@ -6,12 +6,24 @@ gone when the `with` ends; what fails in a script fails the test.
 
 import asyncio
 import contextlib
+import smtplib
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
+from postroom.lmtp.client import LMTPClient
 from tests.wire.harness import PATIENCE, Desk, house
+
+
+def connect(port: int, timeout: float = PATIENCE) -> LMTPClient:
+    """A client of the server on this port."""
+    return LMTPClient("127.0.0.1", port, timeout=timeout)
+
+
+def recipients_of(error: smtplib.SMTPRecipientsRefused) -> dict[str, object]:
+    """Whom the error lists; its own type says that texts are bytes."""
+    return dict(error.recipients)
 
 
 @contextlib.contextmanager

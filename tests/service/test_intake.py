@@ -122,7 +122,9 @@ def counts(store: Store) -> list[int]:
     """How many rows there are of each kind that an acceptance writes."""
     with store.read() as connection:
         tables = schema.message, schema.entry, schema.receipt
-        return [connection.scalar(sql_select(func.count()).select_from(each)) or 0 for each in tables]
+        return [
+            connection.scalar(sql_select(func.count()).select_from(each)) or 0 for each in tables
+        ]
 
 
 def depth(store: Store) -> int:

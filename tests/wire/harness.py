@@ -11,6 +11,7 @@ import struct
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, Self
 
+import pytest
 import uvloop
 
 from postroom.lmtp.budget import Budget, Ticket
@@ -28,6 +29,7 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.SelectorEventLoop,
 }
 Test = Callable[[], Coroutine[Any, Any, None]]
+both_loops = pytest.mark.parametrize("loop", LOOPS)
 
 
 def run(loop: str, test: Test) -> None:
@@ -49,11 +51,15 @@ class Delivery(NamedTuple):
 
 
 class Desk:
-    """A door that answers as `dialogue` says; at once, or if `holds` when the test does."""
+    """A door that answers as `dialogue` says: in the loop's next turn, `at_once` before it
+    has returned, or if it `holds` when the test does."""
 
-    def __init__(self, dialogue: Dialogue | None = None, holds: bool = False) -> None:
-        self._dialogue = dialogue or Dialogue("desk")
+    def __init__(
+        self, dialogue: Dialogue | None = None, holds: bool = False, at_once: bool = False
+    ) -> None:
+        self.dialogue = dialogue or Dialogue("desk")
         self._holds = holds
+        self._at_once = at_once
         self.waiting: asyncio.Queue[Delivery] = asyncio.Queue()
         self.questions: asyncio.Queue[tuple[tuple[Mailbox, ...], Answer]] = asyncio.Queue()
         self.defects: list[Exception] = []
@@ -69,21 +75,26 @@ class Desk:
         self.take(Delivery(envelope, answer))
 
     def take(self, delivery: Delivery) -> None:
-        """Answer a delivery, in the loop's next turn."""
-        replies = self._dialogue.delivered(delivery.envelope)
+        """Answer a delivery."""
+        replies = self.dialogue.delivered(delivery.envelope)
         if message := queued(delivery.envelope, replies):
             self.queued.append(message)
-        asyncio.get_running_loop().call_soon(delivery.answer, replies)
+        self._tell(delivery.answer, replies)
 
     def verify(self, recipients: tuple[Mailbox, ...], answer: Answer) -> None:
         if self._holds:
             self.questions.put_nowait((recipients, answer))
             return
-        replies = self._dialogue.verified(recipients)
-        asyncio.get_running_loop().call_soon(answer, replies)
+        self._tell(answer, self.dialogue.verified(recipients))
+
+    def _tell(self, answer: Answer, replies: Sequence[Reply] | None) -> None:
+        if self._at_once:
+            answer(replies)
+        else:
+            asyncio.get_running_loop().call_soon(answer, replies)
 
     def admit(self, size: int) -> Reply | None:
-        return self._dialogue.admit
+        return self.dialogue.admit
 
     def broken(self, peer: str, error: Exception) -> None:
         self.defects.append(error)
@@ -183,6 +194,11 @@ class Client:
         """The server must say nothing more and close."""
         assert await self._reader.read() == b""
 
+    async def expect_gone(self) -> None:
+        """The connection must end without a word, if need be by a reset."""
+        with contextlib.suppress(ConnectionError):
+            await self.expect_end()
+
     async def open_data(self, *recipients: str, sender: str = "anne@example.org") -> None:
         """MAIL, RCPTs and DATA in one write, all of which must be accepted."""
         rcpts = [f"RCPT TO:<{recipient}>" for recipient in recipients]
@@ -204,6 +220,35 @@ class Client:
             await self.writer.wait_closed()
 
 
+class Recorder(asyncio.Transport):
+    """A transport that keeps each write apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.writes.append(bytes(data))
+
+    def close(self) -> None:
+        self.writes.append(b"closed")
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+def in_data(server: Server) -> tuple[Connection, Recorder]:
+    """A connection after 354, without a socket: turns of the loop can be told apart."""
+    connection, transport = Connection(server), Recorder()
+    connection.connection_made(transport)
+    connection.data_received(b"LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@example.com>\r\nDATA\r\n")
+    del transport.writes[:]
+    return connection, transport
+
+
 def line(answer: Reply) -> str:
     """A reply of one line as a client reads it."""
     return answer.wire.decode("ascii").removesuffix("\r\n")
@@ -214,13 +259,14 @@ def limits(**values: Any) -> Limits:
     return Limits()._replace(**values)
 
 
-def refusals(answer: Reply, count: int) -> Sequence[str]:
-    """The same reply for each recipient."""
-    return [line(answer)] * count
-
-
 SENDER_OK = line(reply.SENDER_OK)
 RECIPIENT_OK = line(reply.RECIPIENT_OK)
 ACCEPTED = line(reply.ACCEPTED)
 NO_ROOM = line(reply.NO_ROOM)
 SHUTTING_DOWN = line(reply.SHUTTING_DOWN)
+# Too much for one read, so that it has to ask for room.
+LARGE = b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd\r\n" * 10_000
+ROOM_FOR_ONE: dict[str, Any] = {
+    "limits": limits(max_message_size=1_000_000),
+    "memory_budget": 1_000_000,
+}

@@ -5,25 +5,25 @@ import contextlib
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from postroom.lmtp.server import Connection, Server, ServerConfig
 from postroom.mail import reply
 from postroom.service.settings import SettingsError, load
-from tests.wire.dialogue import HOST, IDENT, Dialogue, Queued, load_all
+from tests.wire.dialogue import HOST, IDENT, Dialogue, load_all
 from tests.wire.harness import (
     ACCEPTED,
-    LOOPS,
-    NO_ROOM,
+    LARGE,
     RECIPIENT_OK,
+    ROOM_FOR_ONE,
     SENDER_OK,
-    SHUTTING_DOWN,
     Client,
     Desk,
-    House,
+    Recorder,
+    both_loops,
     house,
+    in_data,
     limits,
     line,
     run,
@@ -31,16 +31,6 @@ from tests.wire.harness import (
 from tests.wire.player import Played, check, turns
 
 FOLDER = Path(__file__).parent
-# Too much for one read, so that it has to ask for room.
-LARGE = b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd\r\n" * 10_000
-ROOM_FOR_ONE: dict[str, Any] = {
-    "limits": limits(max_message_size=1_000_000),
-    "memory_budget": 1_000_000,
-}
-
-both_loops = pytest.mark.parametrize("loop", LOOPS)
-
-
 # The dialogues
 
 
@@ -133,12 +123,27 @@ def test_a_client_that_only_stopped_sending_gets_its_answer(loop: str) -> None:
     async def test() -> None:
         async with house(Desk(holds=True)) as home, home.client() as client:
             await client.open_data("a@example.com", "unknown@example.com")
-            client.send("hello", ".", "QUIT").writer.write_eof()
+            client.send("hello", ".").writer.write_eof()
             home.desk.take(await home.desk.waiting.get())
-            await client.expect(ACCEPTED, line(reply.NO_MAILBOX), line(reply.BYE))
+            await client.expect(ACCEPTED, line(reply.NO_MAILBOX))
             await client.expect_end()
 
     run(loop, test)
+
+
+def test_the_end_of_input_closes_at_once_only_if_nothing_is_under_way() -> None:
+    async def test() -> None:
+        desk = Desk(holds=True)
+        server = Server(ServerConfig(HOST, IDENT), desk)
+        for end, stays in ((b"", False), (b".\r\n", True)):
+            connection, transport = in_data(server)
+            connection.data_received(end)
+            assert connection.eof_received() is stays
+        desk.take(desk.waiting.get_nowait())
+        await asyncio.sleep(0)
+        assert transport.writes == [reply.ACCEPTED.wire, b"closed"]
+
+    run("asyncio", test)
 
 
 @both_loops
@@ -191,26 +196,6 @@ def test_new_settings_hold_for_new_connections(loop: str) -> None:
 # Writes
 
 
-class Recorder(asyncio.Transport):
-    """A transport that keeps each write apart."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.writes: list[bytes] = []
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.writes.append(bytes(data))
-
-    def close(self) -> None:
-        self.writes.append(b"closed")
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
-
-
 @pytest.mark.parametrize("refuse_at_rcpt", [False, True])
 def test_item_48_the_replies_of_a_pipelined_group_leave_in_one_write(
     refuse_at_rcpt: bool,
@@ -237,6 +222,41 @@ def test_item_48_the_replies_of_a_pipelined_group_leave_in_one_write(
     run("asyncio", test)
 
 
+def test_a_connection_that_is_closing_says_and_hears_nothing_more() -> None:
+    async def test() -> None:
+        server = Server(ServerConfig(HOST, IDENT), Desk())
+        connection, transport = Connection(server), Recorder()
+        connection.connection_made(transport)
+        connection.data_received(b"QUIT\r\n")
+        assert transport.writes[1:] == [reply.BYE.wire, b"closed"]
+        connection.data_received(b"NOOP\r\n")
+        connection.shut_down()
+        assert len(transport.writes) == 3
+
+    run("asyncio", test)
+
+
+@both_loops
+@pytest.mark.parametrize("refuse_at_rcpt", [False, True])
+def test_a_door_that_answers_before_it_has_returned_is_understood(
+    loop: str, refuse_at_rcpt: bool
+) -> None:
+    """As the real one does when its storage is gone."""
+
+    async def test() -> None:
+        desk = Desk(at_once=True)
+        allowed = limits(refuse_at_rcpt=refuse_at_rcpt)
+        async with house(desk, limits=allowed) as home, home.client() as client:
+            one = ["MAIL FROM:<>", "RCPT TO:<a@example.com>", "DATA", "hello", "."]
+            client.send(*one * 20, "QUIT")
+            said = [SENDER_OK, RECIPIENT_OK, line(reply.GO_AHEAD), ACCEPTED]
+            await client.expect(*said * 20, line(reply.BYE))
+            await client.expect_end()
+            assert len(desk.queued) == 20
+
+    run(loop, test)
+
+
 @both_loops
 def test_item_48_replies_are_flushed_before_slow_work(loop: str) -> None:
     async def test() -> None:
@@ -248,7 +268,7 @@ def test_item_48_replies_are_flushed_before_slow_work(loop: str) -> None:
             client.send("NOOP", "MAIL FROM:<>", "RCPT TO:<a@example.com>", "DATA")
             await client.expect(line(reply.DONE), SENDER_OK)
             recipients, answer = await desk.questions.get()
-            answer(desk._dialogue.verified(recipients))
+            answer(desk.dialogue.verified(recipients))
             await client.expect(RECIPIENT_OK, line(reply.GO_AHEAD))
             client.send("hello", ".", "NOOP")
             desk.take(await desk.waiting.get())
@@ -332,7 +352,7 @@ def test_a_defect_of_the_door_ends_only_its_connection(loop: str, body: bytes) -
                 await client.open_data("a@example.com")
                 home.desk.fails = RuntimeError("a defect")
                 client.writer.write(body + b".\r\n")
-                await expect_reset(client)
+                await client.expect_gone()
                 assert home.desk.defects == [home.desk.fails]
             home.desk.fails = None
             # What it held of the budget is free again.
@@ -353,264 +373,31 @@ def test_a_wrong_number_of_answers_is_never_passed_on(
             await client.open_data("a@example.com", "b@example.com")
             client.send("hello", ".")
             (await home.desk.waiting.get()).answer(replies)
-            await expect_reset(client)
+            await client.expect_gone()
             assert [type(error) for error in home.desk.defects] == [AssertionError]
 
     run(loop, test)
 
 
-async def expect_reset(client: Client) -> None:
-    """The connection must end without a word."""
-    with contextlib.suppress(ConnectionError):
-        await client.expect_end()
-
-
-# Memory
-
-
-async def _begin(client: Client, sender: str) -> None:
-    await client.open_data("a@example.com", sender=sender)
-    client.writer.write(LARGE)
-    client.send(".")
-
-
 @both_loops
-def test_large_messages_wait_for_room_in_order_and_are_all_accepted(loop: str) -> None:
-    async def test() -> None:
-        desk = Desk(holds=True)
-        async with (
-            house(desk, **ROOM_FOR_ONE) as home,
-            home.client() as one,
-            home.client() as two,
-            home.client() as three,
-            home.client() as small,
-        ):
-            for client, sender in ((one, "1@x"), (two, "2@x"), (three, "3@x")):
-                await _begin(client, sender)
-                await home.budget.requests.get()
-            # A small message needs no room, so it passes them.
-            first = await desk.waiting.get()
-            await small.open_data("a@example.com", sender="small@x")
-            small.send("hello", ".")
-            desk.take(await desk.waiting.get())
-            await small.expect(ACCEPTED)
-            desk.take(first)
-            await one.expect(ACCEPTED)
-            for client in (two, three):
-                assert desk.waiting.empty()
-                desk.take(await desk.waiting.get())
-                await client.expect(ACCEPTED)
-            senders = ["small@x", "1@x", "2@x", "3@x"]
-            assert [each.sender for each in desk.queued] == senders
-            assert {each.body for each in desk.queued[1:]} == {LARGE}
-
-    run(loop, test)
-
-
-@both_loops
-def test_when_the_wait_for_room_is_over_the_message_is_told_452_for_each_recipient(
-    loop: str,
+@pytest.mark.parametrize("replies", [None, [], [reply.RECIPIENT_OK] * 2])
+def test_a_look_up_that_fails_ends_only_its_connection(
+    loop: str, replies: Sequence[reply.Reply] | None
 ) -> None:
     async def test() -> None:
         desk = Desk(holds=True)
         async with (
-            house(desk, room_wait=0.01, **ROOM_FOR_ONE) as home,
-            home.client() as one,
-            home.client() as two,
+            house(desk, limits=limits(refuse_at_rcpt=True)) as home,
+            home.client() as client,
+            home.client() as other,
         ):
-            await _begin(one, "1@x")
-            held = await desk.waiting.get()
-            await two.open_data("a@example.com", "b@example.com")
-            two.writer.write(LARGE + b".\r\n")
-            await two.expect(NO_ROOM, NO_ROOM)
-            desk.take(held)
-            await one.expect(ACCEPTED)
-            # There is room again, in the same session.
-            await _begin(two, "2@x")
-            desk.take(await desk.waiting.get())
-            await two.expect(ACCEPTED)
-
-    run(loop, test)
-
-
-@both_loops
-def test_a_message_larger_than_it_declared_does_not_wait_while_it_holds_room(
-    loop: str,
-) -> None:
-    """Two that hold a piece each and wait for more would wait for ever."""
-
-    async def test() -> None:
-        desk = Desk(holds=True)
-        size = {"limits": limits(max_message_size=1_000_000), "memory_budget": 1_100_000}
-        async with house(desk, **size) as home, home.client() as one, home.client() as two:
-            await _begin(one, "1@x")
-            held = await desk.waiting.get()
-            await home.budget.requests.get()
-            await declare_too_little(home, two)
-            await two.expect(NO_ROOM)
-            desk.take(held)
-            await one.expect(ACCEPTED)
-            # With nobody else there it grows.
-            await declare_too_little(home, two)
-            desk.take(await desk.waiting.get())
-            await two.expect(ACCEPTED)
-            assert [each.sender for each in desk.queued] == ["1@x", "2@x"]
-
-    async def declare_too_little(home: House, client: Client) -> None:
-        client.send("MAIL FROM:<2@x> SIZE=100000", "RCPT TO:<a@example.com>", "DATA")
-        await client.lines(3)
-        client.writer.write(LARGE[:70_000])
-        ticket = await home.budget.requests.get()
-        assert ticket.octets < 100_000
-        client.writer.write(LARGE[70_000:] + b".\r\n")
-
-    run(loop, test)
-
-
-@both_loops
-def test_room_is_given_back_when_a_connection_is_lost(loop: str) -> None:
-    async def test() -> None:
-        desk = Desk(holds=True)
-        async with house(desk, **ROOM_FOR_ONE) as home, home.client() as last:
-            async with home.client() as holder, home.client() as waiter:
-                for client in (holder, waiter):
-                    await client.open_data("a@example.com")
-                    client.writer.write(LARGE)  # and no end
-                    await home.budget.requests.get()
-                await _begin(last, "last@x")
-                await home.budget.requests.get()
-                waiter.reset()
-                holder.reset()
-            desk.take(await desk.waiting.get())
-            await last.expect(ACCEPTED)
-            assert [each.sender for each in desk.queued] == ["last@x"]
-
-    run(loop, test)
-
-
-@both_loops
-def test_room_of_a_message_in_storage_is_kept_until_it_is_answered(loop: str) -> None:
-    """Its connection may be lost, but its octets are still in memory."""
-
-    async def test() -> None:
-        desk = Desk(holds=True)
-        async with house(desk, **ROOM_FOR_ONE) as home, home.client() as two:
-            async with home.client() as one:
-                await _begin(one, "1@x")
-                held = await desk.waiting.get()
-                ticket = await home.budget.requests.get()
-                one.reset()
-                await home.server.departures.get()
-            await _begin(two, "2@x")
-            await home.budget.requests.get()
-            assert ticket.octets and desk.waiting.empty()
-            desk.take(held)
-            desk.take(await desk.waiting.get())
-            await two.expect(ACCEPTED)
-
-    run(loop, test)
-
-
-# Shutdown
-
-
-async def _stop(home: House, patience: float = 20.0) -> "asyncio.Task[None]":
-    stopping = asyncio.get_running_loop().create_task(home.server.stop(patience))
-    await asyncio.sleep(0)  # it has told every connection when it first waits
-    return stopping
-
-
-@both_loops
-@pytest.mark.parametrize(
-    "commands",
-    [[], ["MAIL FROM:<>"], ["MAIL FROM:<>", "RCPT TO:<a@example.com>"]],
-    ids=["ready", "mail", "rcpt"],
-)
-def test_item_57_at_shutdown_a_client_to_whom_nothing_is_owed_gets_421(
-    loop: str, commands: list[str]
-) -> None:
-    async def test() -> None:
-        async with house() as home, home.client() as client:
-            client.send(*commands)
-            await client.lines(len(commands))
-            stopping = await _stop(home)
-            await client.expect(SHUTTING_DOWN)
-            await client.expect_end()
-            await stopping
-
-    run(loop, test)
-
-
-@both_loops
-def test_item_57_at_shutdown_a_message_in_data_may_finish(loop: str) -> None:
-    async def test() -> None:
-        async with house() as home, home.client() as client:
-            await client.open_data("a@example.com", "b@example.com")
-            client.send("hello")
-            stopping = await _stop(home)
-            client.send("more", ".")
-            await client.expect(ACCEPTED, ACCEPTED)
-            await client.expect_end()
-            await stopping
-            recipients = ("a@example.com", "b@example.com")
-            body = b"hello\r\nmore\r\n"
-            assert home.desk.queued == [Queued("anne@example.org", recipients, body)]
-
-    run(loop, test)
-
-
-@both_loops
-def test_item_57_at_shutdown_a_commit_under_way_is_answered_and_no_more(loop: str) -> None:
-    async def test() -> None:
-        async with house(Desk(holds=True)) as home, home.client() as client:
-            await client.open_data("a@example.com", "unknown@example.com")
-            client.send("hello", ".")
-            delivery = await home.desk.waiting.get()
-            stopping = await _stop(home)
-            assert not stopping.done()
-            home.desk.take(delivery)
-            await client.expect(ACCEPTED, line(reply.NO_MAILBOX))
-            await client.expect_end()
-            await stopping
-
-    run(loop, test)
-
-
-@both_loops
-def test_item_57_what_outlasts_the_patience_is_closed_in_silence(loop: str) -> None:
-    async def test() -> None:
-        async with house(Desk(holds=True)) as home:
-            async with home.client() as waiting, home.client() as sending:
-                await waiting.open_data("a@example.com")
-                waiting.send("hello", ".")
-                delivery = await home.desk.waiting.get()
-                await sending.open_data("a@example.com")
-                await home.server.stop(0.01)
-                await expect_reset(waiting)
-                await expect_reset(sending)
-            # The answer comes too late for anybody.
-            home.desk.take(delivery)
-            await asyncio.sleep(0)
-            assert home.desk.defects == []
-
-    run(loop, test)
-
-
-@both_loops
-def test_item_57_at_shutdown_nobody_is_let_in(loop: str) -> None:
-    async def test() -> None:
-        async with house(Desk(holds=True)) as home, home.client() as client:
-            await client.open_data("a@example.com")
-            stopping = await _stop(home)
-            try:
-                async with home.client(introduced=False) as late:
-                    said = await late.lines(1)
-            except ConnectionError:
-                pass
-            else:  # the system had let it in already
-                assert said == [SHUTTING_DOWN]
-            client.writer.write_eof()
-            await client.expect_end()
-            await stopping
+            client.send("MAIL FROM:<>", "RCPT TO:<a@example.com>")
+            await client.expect(SENDER_OK)
+            _, answer = await desk.questions.get()
+            answer(replies)
+            await client.expect_gone()
+            assert [type(error) for error in desk.defects] == [AssertionError]
+            other.send("NOOP")
+            await other.expect(line(reply.DONE))
 
     run(loop, test)

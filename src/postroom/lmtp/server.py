@@ -240,19 +240,14 @@ class Connection(asyncio.Protocol):
         self._answered(lambda: self._session.delivered(replies))
 
     def _verified(self, replies: Sequence[Reply] | None) -> None:
-        assert replies is not None
-        self._answered(lambda: self._session.verified(replies))
+        self._answered(lambda: self._session.verified(replies or ()))
 
     def _reserve(self, octets: int) -> None:
         """Wait for room, but not for ever: then the message is refused 452."""
         loop, budget = asyncio.get_running_loop(), self._server.budget
-        self._room_timer = loop.call_later(
-            self._server.config.room_wait, self._room_answer, False
-        )
+        self._room_timer = loop.call_later(self._server.config.room_wait, self._room_answer, False)
         if self._ticket is None:
-            self._ticket = budget.request(
-                octets, lambda: loop.call_soon(self._room_answer, True)
-            )
+            self._ticket = budget.request(octets, lambda: loop.call_soon(self._room_answer, True))
         else:
             # Its declared size proved false. To wait while holding room could stall all.
             loop.call_soon(self._room_answer, budget.grow(self._ticket, octets))
@@ -260,6 +255,8 @@ class Connection(asyncio.Protocol):
     def _room_answer(self, granted: bool) -> None:
         if self._room_timer is None:
             return
+        if granted and not (self._ticket and self._ticket.octets):
+            return  # this was the answer to an earlier wait, which had ended just before
         self._room_timer.cancel()
         self._room_timer = None
         if not granted:

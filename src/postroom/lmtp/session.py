@@ -186,6 +186,7 @@ class Session:
     def verified(self, replies: Sequence[Reply]) -> Event | None:
         """The outcome of `Verify`: a reply per recipient, in order."""
         assert isinstance(self._awaiting, Verify)
+        assert len(replies) == len(self._awaiting.recipients)
         answers = iter(replies)
         for slot in self._unverified:
             if isinstance(slot, Reply):
@@ -293,9 +294,7 @@ class Session:
             self._finish([self._refusal.wire] * len(self._recipients))
             return None
         recipients = tuple(self._recipients)
-        return Deliver(
-            Envelope(self._sender, recipients, body.content(), self._peer, time.time())
-        )
+        return Deliver(Envelope(self._sender, recipients, body.content(), self._peer, time.time()))
 
     def _refuse_body(self, refusal: Reply) -> None:
         assert self._body is not None

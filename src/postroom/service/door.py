@@ -67,7 +67,7 @@ class Process:
         await loop.create_unix_connection(lambda: front, sock=channel)
         server = Server(server_config(self._settings), front)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._told_to_stop)
+            loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload, server, front)
         loop.add_reader(control, self._supervisor_gone, control)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
@@ -88,11 +88,6 @@ class Process:
         await loop.run_in_executor(None, intake.wait)
         self._log.info("stopped")
         return 1 if self._failed else 0
-
-    def _told_to_stop(self) -> None:
-        if self._stop.is_set():
-            sys.exit(1)
-        self._stop.set()
 
     def _supervisor_gone(self, control: socket.socket) -> None:
         # It never reads our READY before we end, so its end comes as a reset.

@@ -179,13 +179,25 @@ class Process:
         if time.monotonic() < self._purge_at:
             return
         try:
-            with self._store.begin() as connection:
-                gone = purge_receipts(connection, time.time() - self._receipts_kept)
+            gone = self._purge()
         except Exception as error:
             self._log.warning("receipts not purged", reason=" ".join(str(error).split()))
             gone = 0
         if gone < PURGE_STEP:
             self._purge_at = time.monotonic() + PURGE_EVERY
+
+    def _purge(self) -> int:
+        """Forget some old receipts; returns how many. A lock must not hold up the mail."""
+        with self._store.engine.connect() as connection:
+            if self._store.is_sqlite:
+                driver = connection.connection.driver_connection
+                assert driver is not None
+                driver.execute("PRAGMA busy_timeout = 0")
+            else:
+                connection.exec_driver_sql("SET LOCAL lock_timeout = '100ms'")
+            gone = purge_receipts(connection, time.time() - self._receipts_kept)
+            connection.commit()
+            return gone
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ statement. `Lost` is raised to a worker whose lease is gone.
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, case, delete, func, or_, select, update
@@ -207,6 +207,18 @@ def entries(connection: Connection, queue: str | None = None, limit: int = 100) 
     if queue is not None:
         statement = statement.where(entry.c.queue == queue)
     return [Entry._make(row) for row in connection.execute(statement)]
+
+
+def entries_with_head(
+    connection: Connection, queue: str | None, limit: int, octets: int
+) -> Iterator[tuple[Entry, bytes]]:
+    """As `entries`, each with the first octets of its message; read as they are consumed."""
+    statement = _entries().add_columns(func.substr(message.c.raw, 1, octets))
+    statement = statement.order_by(entry.c.id).limit(limit)
+    if queue is not None:
+        statement = statement.where(entry.c.queue == queue)
+    for row in connection.execute(statement.execution_options(yield_per=100)):
+        yield Entry._make(row[:-1]), bytes(row[-1])
 
 
 def find(connection: Connection, number: int) -> Entry | None:

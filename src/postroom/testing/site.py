@@ -74,6 +74,7 @@ class Site:
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
+            bufsize=0,  # what stands after the line that we look for is for the log
         )
         ready = None
         assert self._server.stderr is not None
