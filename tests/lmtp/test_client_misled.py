@@ -129,6 +129,15 @@ def test_a_server_that_closes_midway_is_a_lost_connection(stage: int) -> None:
         send(port, A, B)
 
 
+def test_what_is_offered_is_known_by_its_keyword_in_lower_case() -> None:
+    def script(server: Script) -> None:
+        server.introduce("Size 5000", "XCLIENT NAME HELO", "").hear("QUIT").say("221 bye")
+
+    with scripted(script) as port, connect(port) as client:
+        client.lhlo()
+        assert client.esmtp_features == {"size": "5000", "xclient": "NAME HELO"}
+
+
 def test_lhlo_refused_is_a_helo_error() -> None:
     def script(server: Script) -> None:
         server.say("220 scripted").hear("LHLO").say("550 5.7.1 go away")

@@ -85,7 +85,7 @@ class LMTPClient(ClientConnection):
     def _learn(self, reply: LMTPReply) -> None:
         lines = reply.text.split("\n")[1:] if reply.accepted else []
         words = [line.partition(" ") for line in lines]
-        self.esmtp_features = {word.lower(): parameters for word, _, parameters in words}
+        self.esmtp_features = {word.lower(): rest for word, _, rest in words if word}
 
     def has_extn(self, name: str) -> bool:
         """True if the server offers this extension."""

@@ -219,7 +219,7 @@ class Connection(asyncio.Protocol):
         """
         if self._gone:
             return
-        wanted = not self._clogged and not (self._event and self._session.backlog)
+        wanted = not self._clogged and not (self._event is not None and self._session.backlog)
         if wanted != self._reading:
             self._reading = wanted
             if wanted:

@@ -168,7 +168,7 @@ class Session:
     def receive(self, data: bytes) -> Event | None:
         """Octets from the client. Returns what has to be done before the session goes on."""
         self._buffer = self._buffer + data if self._buffer else data
-        return None if self._awaiting else self._advance()
+        return None if self._awaiting is not None else self._advance()
 
     def delivered(self, replies: Sequence[Reply] | None) -> Event | None:
         """The outcome of `Deliver`: a reply per recipient, in order.

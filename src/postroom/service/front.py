@@ -61,7 +61,7 @@ class Front(asyncio.Protocol):
     def deliver(self, envelope: Envelope, answer: Answer) -> None:
         """Have it stored."""
         if self._transport is None:
-            answer([reply.LOCAL_ERROR] * len(envelope.recipients))
+            self._later(answer, [reply.LOCAL_ERROR] * len(envelope.recipients))
             return
         deadline = time.monotonic() + self._deadline
         self._send(delivery(self._enlist(answer, None), deadline, envelope))
@@ -70,7 +70,7 @@ class Front(asyncio.Protocol):
         """Have them looked up."""
         lost = [reply.LOCAL_ERROR] * len(recipients)
         if self._transport is None:
-            answer(lost)
+            self._later(answer, lost)
             return
         self._send(frame(Question(self._enlist(answer, lost), recipients)))
 
@@ -81,6 +81,10 @@ class Front(asyncio.Protocol):
     def broken(self, peer: str, error: Exception) -> None:
         """A connection ended by a defect of ours."""
         self._log.error("connection ended by a defect", peer=peer, exc_info=error)
+
+    def _later(self, answer: Answer, replies: Sequence[Reply]) -> None:
+        # Never from within: a long pipelined input would go ever deeper.
+        asyncio.get_running_loop().call_soon(answer, replies)
 
     def _enlist(self, answer: Answer, lost: Sequence[Reply] | None) -> int:
         self._number += 1
