@@ -167,6 +167,8 @@ class Session:
 
     def receive(self, data: bytes) -> Event | None:
         """Octets from the client. Returns what has to be done before the session goes on."""
+        if self.state is State.CLOSED:
+            return None  # input after QUIT is ignored
         self._buffer = self._buffer + data if self._buffer else data
         return None if self._awaiting is not None else self._advance()
 
