@@ -83,6 +83,8 @@ def test_a_bad_file_keeps_the_old_settings_and_the_log_says_why(sites: Sites) ->
         client.lhlo()
         assert client.esmtp_features["size"] == "5000"
         assert deliver(client, [LIST], new_message()) == [ACCEPTED]
+    reload(site, "[lmtp]\nmax_message_size = 6000\n")
+    assert site.log.read_text().count("settings not reloaded") == 1
 
 
 def test_what_needs_a_restart_is_said(sites: Sites) -> None:

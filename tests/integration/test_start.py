@@ -4,7 +4,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pysqlite3.dbapi2 as sqlite
@@ -15,7 +16,7 @@ from postroom.store.engine import open_store
 from postroom.testing.site import Site
 from tests.integration.mail import LIST, deliver, new_message, postroom
 from tests.integration.processes import INTAKE, listens, process_of
-from tests.integration.sites import Sites
+from tests.integration.sites import Sites, processes_of
 
 
 def serve(site: Site, *arguments: str) -> "subprocess.Popen[bytes]":
@@ -126,27 +127,45 @@ def test_an_unfit_database_is_refused_and_nothing_listens(
     assert not listens(port)
 
 
+@contextmanager
+def looked_at(site: Site) -> Iterator["subprocess.Popen[bytes]"]:
+    """A server that has bound its socket and now waits for the lock on its database."""
+    open_store(site.url).close()
+    path = site.url.removeprefix("sqlite:///")
+    with closing(sqlite.connect(path, isolation_level=None)) as holder:
+        holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+        holder.execute("BEGIN EXCLUSIVE")
+        server = serve(site)
+        process_of(server.pid, INTAKE)  # the supervisor has bound, the intake wants the database
+        yield server
+
+
 def test_nothing_listens_while_the_database_is_being_looked_at(sites: Sites) -> None:
     port = free_port()
     site = sites.make(LMTP__LISTEN=f"127.0.0.1:{port}")
-    path = site.directory / "postroom.db"
-    open_store(f"sqlite:///{path}").close()
-    holder = sqlite.connect(str(path), isolation_level=None)
-    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
-    holder.execute("BEGIN EXCLUSIVE")
-    server = serve(site)
-    assert server.stderr is not None
-    try:
-        process_of(server.pid, INTAKE)  # the supervisor has bound, the intake wants the database
+    with looked_at(site) as server:
         assert not listens(port)
         with socket.socket() as other, pytest.raises(OSError, match="in use"):
             other.bind(("127.0.0.1", port))
-    finally:
-        holder.close()
+    assert server.stderr is not None
     assert any(line.startswith(b"ready ") for line in server.stderr)
     assert listens(port)
     server.terminate()
     server.communicate(timeout=60)
+
+
+def test_of_two_servers_that_start_at_once_the_second_to_listen_is_refused(sites: Sites) -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        site = sites.make(LMTP__LISTEN=f"127.0.0.1:{other.getsockname()[1]}")
+        with looked_at(site) as server:
+            other.listen()
+        _, said = server.communicate(timeout=60)
+    assert server.returncode == 1
+    assert said.count(b"\n") == 1
+    assert b"(Address already in use): is postroom running already?" in said
+    assert processes_of(site) == []
 
 
 def test_a_port_in_use_is_refused_before_the_database_is_made(sites: Sites) -> None:

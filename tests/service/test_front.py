@@ -5,7 +5,7 @@ import io
 import json
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -184,14 +184,28 @@ def test_an_outcome_that_is_not_known_is_none() -> None:
 
 
 def test_all_of_one_turn_leaves_in_one_write() -> None:
-    async def script(intake: Scripted) -> None:
-        for _ in range(5):
-            intake.front.deliver(envelope(ANNE), Asked())
-        for _ in range(5):
-            await intake.hear()
-        assert intake.reads == 1
+    class Transport(asyncio.Transport):
+        def __init__(self) -> None:
+            super().__init__()
+            self.writes: list[bytes] = []
 
-    play(script)
+        def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+            self.writes.append(b"".join(list_of_data))
+
+    async def script() -> None:
+        front = Front(Settings(), Log(LogSettings("json"), io.StringIO()), lambda: None)
+        transport = Transport()
+        front.connection_made(transport)
+        for _ in range(5):
+            front.deliver(envelope(ANNE), Asked())
+            front.verify((BOB,), Asked())
+        await asyncio.sleep(0)
+        [whole] = transport.writes
+        frames = Frames()
+        frames.feed(whole)
+        assert sum(1 for _ in iter(frames.take, None)) == 10
+
+    asyncio.run(script())
 
 
 def test_when_the_intake_is_gone_nobody_is_told_what_cannot_be_known() -> None:

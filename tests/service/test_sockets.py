@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from postroom.service.sockets import BindError, address_of, bind
+from postroom.service.sockets import BindError, address_of, bind, listen
 
 
 def test_a_bound_socket_does_not_listen_yet() -> None:
@@ -26,6 +26,15 @@ def test_if_one_address_cannot_be_had_none_is_kept() -> None:
             bind([free, taken])
     with bind([free])[0] as bound:
         assert address_of(bound) == free
+
+
+def test_of_two_that_bound_the_same_address_the_second_to_listen_is_refused() -> None:
+    [first] = bind(["127.0.0.1:0"])
+    [second] = bind([address_of(first)])
+    with first, second:
+        listen([first])
+        with pytest.raises(BindError, match=f"{address_of(first)} .*Address already in use"):
+            listen([second])
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from postroom.service.channel import Ready
 from postroom.service.front import Front
 from postroom.service.observe import Log
 from postroom.service.settings import WORKING_COPIES, Settings, SettingsError, load
-from postroom.service.sockets import READY, UNFIT, address_of
+from postroom.service.sockets import READY, UNFIT, BindError, address_of, listen
 
 BRIEF = 1.0  # seconds; without an intake nobody's message can be stored: start again soon
 
@@ -74,6 +74,7 @@ class Process:
         ready = await front.ready
         if ready is None:
             return await loop.run_in_executor(None, intake.wait)  # it has said why
+        listen(self._sockets)  # uvloop would not say what was wrong
         await server.listen(self._sockets)
         self._introduce(ready)
         with contextlib.suppress(OSError):
@@ -178,8 +179,8 @@ def main() -> None:
         process = Process(settings, options.config, log, sockets)
         try:
             status = runner.run(process.run(intake, channel, control))
-        except OSError as error:
-            print(f"postroom: cannot listen: {error.strerror}", file=sys.stderr)
+        except (BindError, OSError) as error:
+            print(f"postroom: {error}", file=sys.stderr)
             status = UNFIT
     sys.exit(status)
 

@@ -1,7 +1,7 @@
 """Listening sockets, and what supervisor and processes say to each other.
 
 For: binding before anything else is started. Guarantees: a socket is bound and does not
-listen yet, so nobody is let in before the door is fit. Fails with OSError.
+listen yet, so nobody is let in before the door is fit. Fails with `BindError`.
 """
 
 import os
@@ -29,11 +29,24 @@ def bind(addresses: Sequence[str]) -> list[socket.socket]:
                 each.close()
             number = getattr(error, "errno", None) or 0
             reason = os.strerror(number) if number > 0 else str(error)
-            raise BindError(
-                f"cannot listen on {address} ({reason}): is postroom running already? "
-                "`lmtp.listen` names another address, port 0 lets the system choose"
-            ) from error
+            raise _refusal(address, reason) from error
     return bound
+
+
+def listen(bound: Sequence[socket.socket]) -> None:
+    """Let clients in. Raises `BindError` if another server, bound meanwhile, was quicker."""
+    for each in bound:
+        try:
+            each.listen()
+        except OSError as error:
+            raise _refusal(address_of(each), error.strerror or str(error)) from error
+
+
+def _refusal(address: str, reason: str) -> BindError:
+    return BindError(
+        f"cannot listen on {address} ({reason}): is postroom running already? "
+        "`lmtp.listen` names another address, port 0 lets the system choose"
+    )
 
 
 def _bind(host: str, port: int, bound: list[socket.socket]) -> None:
