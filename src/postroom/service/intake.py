@@ -71,7 +71,7 @@ class Process:
         """Serve the door until it closes; returns the exit status."""
         with self._store.read() as connection:
             lists = count_lists(connection)
-        self._send(Ready(self._store.engine.url.render_as_string(), lists))
+        self._send(Ready(self._store.name, lists))
         while not self._unhealthy:
             if time.monotonic() >= self._upkeep_at:
                 self._upkeep()

@@ -76,7 +76,8 @@ class Writer:
         deadline = min(draft.deadline for draft in drafts)
         committing = False
         try:
-            self._store.begin(LOCK_WAIT, deadline - time.monotonic())
+            left = max(0.0, deadline - time.monotonic())
+            self._store.begin(min(LOCK_WAIT, left), left)
             stored = self._store_all(drafts)
             if time.monotonic() > deadline:
                 raise Trouble("deadline", reply.LOCAL_ERROR, retry=True)

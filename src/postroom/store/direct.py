@@ -24,6 +24,7 @@ class Direct:
         self._store = store
         self._pooled: Any = None
         self._driver: Any = None
+        self._lock_wait: float | None = None  # as the connection has it
         self._statements: dict[tuple[str, int, bool], str] = {}
 
     @property
@@ -37,15 +38,18 @@ class Direct:
         if self._driver is None:
             self._pooled = self._store.engine.raw_connection()
             self._driver = self._pooled.driver_connection
-            if self.is_sqlite:
-                self._driver.execute(f"PRAGMA busy_timeout = {int(lock_wait * 1000)}")
+            self._lock_wait = None
         if self.is_sqlite:
+            if lock_wait != self._lock_wait:
+                self._driver.execute(f"PRAGMA busy_timeout = {int(lock_wait * 1000)}")
+                self._lock_wait = lock_wait
             self._driver.execute("BEGIN IMMEDIATE")
         else:
             self.execute(
                 "SELECT set_config('lock_timeout', %s, true), "
                 "set_config('statement_timeout', %s, true)",
-                (str(int(lock_wait * 1000)), str(max(1, int(limit * 1000)))),
+                # 0 would mean no bound at all.
+                (str(max(1, int(lock_wait * 1000))), str(max(1, int(limit * 1000)))),
             )
 
     def execute(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

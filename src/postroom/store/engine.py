@@ -55,6 +55,12 @@ class Store:
             yield connection
 
     @property
+    def name(self) -> str:
+        """The URL as a person wrote it, without its password."""
+        url = self.engine.url.set(drivername="sqlite" if self.is_sqlite else "postgresql")
+        return url.render_as_string(hide_password=True)
+
+    @property
     def path(self) -> Path | None:
         """The database file; None on PostgreSQL."""
         return Path(self.engine.url.database or "") if self.is_sqlite else None
@@ -150,7 +156,15 @@ def _postgresql_engine(url: URL) -> Engine:
         pool_pre_ping=True,
         pool_size=4,
         max_overflow=0,
-        connect_args={"connect_timeout": 10, "options": "-c synchronous_commit=on"},
+        connect_args={
+            "connect_timeout": 10,
+            "options": "-c synchronous_commit=on",
+            # A server that vanished without a word must not hold us past every deadline.
+            "tcp_user_timeout": 30_000,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+        },
     )
 
     @event.listens_for(engine, "begin")
@@ -183,7 +197,7 @@ def _check(store: Store, create: bool) -> None:
                 revision = revision_of(connection)
     except (DBAPIError, sqlite.Error) as error:
         raise StoreError(explain(store, error)) from error
-    name = store.engine.url.render_as_string(hide_password=True)
+    name = store.name
     if revision is None:
         raise StoreError(f"{name} is empty: `postroom migrate` sets it up")
     if revision == "" or not revision.isdigit():
@@ -230,7 +244,7 @@ def _create(connection: Connection) -> None:
 
 def explain(store: Store, error: Exception) -> str:
     """One sentence on a database that cannot be opened."""
-    name = store.engine.url.render_as_string(hide_password=True)
+    name = store.name
     reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
     if "malformed" in reason or "not a database" in reason or "corrupt" in reason:
         return (
