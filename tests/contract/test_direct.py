@@ -145,6 +145,8 @@ def test_the_wait_for_a_lock_is_bounded(store: Store, direct: Direct) -> None:
     other = Direct(store)
     try:
         begin(other)
+        told = "PRAGMA busy_timeout" if store.is_sqlite else "SHOW lock_timeout"
+        assert other.execute(told) == [(50 if store.is_sqlite else "50ms",)]
         other.insert(schema.receipt, receipts(1))
         with pytest.raises(Exception, match="lock") as refused:
             begin(direct)  # on SQLite it waits here
