@@ -158,3 +158,14 @@ def test_the_wait_for_a_lock_is_bounded(store: Store, direct: Direct) -> None:
         other.close()
     begin(direct)
     assert direct.insert(schema.receipt, receipts(1), unless_there=True) == 0
+
+
+def test_each_transaction_has_its_own_bound_and_none_waits_for_ever(direct: Direct) -> None:
+    told = "PRAGMA busy_timeout" if direct.is_sqlite else "SHOW lock_timeout"
+    waits = {0.05: 50, 0.2: 200, 0.0: 0 if direct.is_sqlite else 1}
+    for lock_wait, milliseconds in waits.items():
+        direct.begin(lock_wait, limit=60.0)
+        assert direct.execute(told) == [
+            (milliseconds if direct.is_sqlite else f"{milliseconds}ms",)
+        ]
+        direct.discard()

@@ -146,6 +146,34 @@ def test_each_of_a_batch_has_its_own_deadline(desk: Desk) -> None:
     assert [row.raw for row in rows(desk.store)] == [b"2"]
 
 
+class Noted(Direct):
+    """Keeps how long it was told to wait at most."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.bounds: list[tuple[float, float]] = []
+
+    def begin(self, lock_wait: float, limit: float) -> None:
+        self.bounds.append((lock_wait, limit))
+        super().begin(lock_wait, limit)
+
+
+def test_no_wait_is_longer_than_what_is_left_until_the_deadline(
+    new_desk: NewDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "LOCK_WAIT", 40.0)
+    desk = new_desk(Noted)
+    direct = desk.direct
+    assert isinstance(direct, Noted)
+    assert desk.deliver(good(1), good(2), within=[30.0, 60.0]) == [[250], [250]]
+    assert desk.deliver(good(3), within=60.0) == [[250]]
+    assert desk.deliver(good(4), within=-1.0) == [[451]]
+    (short, first), (lock_wait, second), none_left = direct.bounds
+    assert 0 < short == first <= 30.0
+    assert lock_wait == 40.0 < second <= 60.0
+    assert none_left == (0.0, 0.0)
+
+
 class Slow(Direct):
     """Its first insert takes ten seconds, by the clock that the intake reads."""
 

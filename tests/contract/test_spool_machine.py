@@ -344,8 +344,8 @@ def test_the_spool_does_what_its_model_says(store: Store, monkeypatch: pytest.Mo
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=50,
-            stateful_step_count=40,
+            max_examples=40,
+            stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),

@@ -1,5 +1,7 @@
 """Readings of a local part, the canonical form of a domain, and telling endpoints apart."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -107,6 +109,22 @@ def test_the_number_of_readings_does_not_grow_with_the_local_part(unit: str) -> 
     short, long = (read("a" + unit * (octets // len(unit))) for octets in (200, 100_000))
     assert len(short) == len(long) <= MAX_NAME
     assert all(len(reading.list_name) <= MAX_NAME for reading in long[1:])
+
+
+class Watched(str):
+    """Counts how often it is searched."""
+
+    searched = 0
+
+    def find(self, *arguments: Any) -> int:
+        self.searched += 1
+        return super().find(*arguments)
+
+
+def test_the_work_does_not_grow_with_the_local_part_either() -> None:
+    short, long = (Watched("a-" + "+" * number) for number in (200, 100_000))
+    assert [len(list(readings(each, each))) for each in (short, long)] == [1, 1]
+    assert short.searched == long.searched
 
 
 def test_a_list_name_of_the_greatest_length_still_has_sub_addresses() -> None:
