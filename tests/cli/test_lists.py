@@ -322,7 +322,7 @@ def test_a_list_with_mail_is_removed_by_force_alone_and_its_mail_goes_to_shunt(
     assert "--force" in refused
     assert "ants@example.com" in addresses(run)
     with store.read() as connection:
-        assert [each.queue for each in entries(connection)] == ["in", "command", "in"]
+        assert [each.queue for each, _ in entries(connection)] == ["in", "command", "in"]
 
     said = run("list", "remove", "--force", "ants@example.com").stdout
     assert (

@@ -162,17 +162,17 @@ def test_listings_show_entries_oldest_first(desk: Desk, filled: Filler) -> None:
     numbers = filled("ant", "ant-join", "bee", "postmaster", "ant-bounces")
     change(desk.store, numbers[0], available_at=time.time() + 1000)
     with desk.store.read() as connection:
-        assert [each.id for each in entries(connection)] == numbers
-        assert [each.id for each in entries(connection, limit=2)] == numbers[:2]
-        in_queue = entries(connection, "in", 2)
+        assert [each.id for each, _ in entries(connection)] == numbers
+        assert [each.id for each, _ in entries(connection, limit=2)] == numbers[:2]
+        in_queue = [each for each, _ in entries(connection, "in", 2)]
         assert [each.id for each in in_queue] == [numbers[0], numbers[2]]
-        assert [each.list for each in entries(connection, "in")] == [
+        assert [each.list for each, _ in entries(connection, "in")] == [
             "ant@example.com",
             "bee@example.com",
             None,
         ]
-        assert entries(connection, "out") == []
-        shown = entries(connection, "command")[0]
+        assert list(entries(connection, "out")) == []
+        [(shown, _)] = entries(connection, "command")
     assert (shown.sender, shown.size, shown.attempts, shown.last_error) == (ANNE, 1, 0, None)
 
 

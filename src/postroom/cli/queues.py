@@ -70,8 +70,7 @@ def list_entries(options: Options, name: str | None, limit: int | None, as_json:
     most = limit or (ALL if as_json else SHOWN)
     with opened(options) as store, store.read() as connection:
         found = [
-            (each, message_id(head))
-            for each, head in spool.entries_with_head(connection, name, most, HEAD)
+            (each, message_id(head)) for each, head in spool.entries(connection, name, most, HEAD)
         ]
     if as_json:
         print_array(_facts(each, known_as) for each, known_as in found)

@@ -2,8 +2,8 @@
 
 For: runners and people. Each function works in the caller's transaction, so effects and
 removal are one commit. Guarantees: a claim is a lease with a token, and whoever lost the
-lease can change nothing; entries are claimed in order of due time; claims are one indexed
-statement. `Lost` is raised to a worker whose lease is gone.
+lease can change nothing; entries are claimed in order of due time; a claim is two indexed
+statements, however many entries it takes. `Lost` is raised to a worker whose lease is gone.
 """
 
 import secrets
@@ -48,7 +48,7 @@ class Entry(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """An entry in a worker's hands until `until`."""
+    """An entry in a worker's hands for as long as its lease holds."""
 
     id: int
     message: int
@@ -201,18 +201,11 @@ def purge_receipts(connection: Connection, older_than: float) -> int:
 # What operators ask
 
 
-def entries(connection: Connection, queue: str | None = None, limit: int = 100) -> list[Entry]:
-    """The first `limit` entries of a queue, or of all, oldest first."""
-    statement = _entries().order_by(entry.c.id).limit(limit)
-    if queue is not None:
-        statement = statement.where(entry.c.queue == queue)
-    return [Entry._make(row) for row in connection.execute(statement)]
-
-
-def entries_with_head(
-    connection: Connection, queue: str | None, limit: int, octets: int
+def entries(
+    connection: Connection, queue: str | None = None, limit: int = 100, octets: int = 0
 ) -> Iterator[tuple[Entry, bytes]]:
-    """As `entries`, each with the first octets of its message; read as they are consumed."""
+    """The first `limit` entries of a queue, or of all, oldest first, each with the first
+    `octets` of its message; one statement, read as they are consumed."""
     statement = _entries().add_columns(func.substr(message.c.raw, 1, octets))
     statement = statement.order_by(entry.c.id).limit(limit)
     if queue is not None:
@@ -234,7 +227,7 @@ def raw_of(connection: Connection, number: int) -> bytes:
 
 
 def headers_of(connection: Connection, number: int, octets: int = 65_536) -> bytes:
-    """The first octets of the message of an entry, so that a listing stays cheap."""
+    """The first octets of the message of an entry: enough to show it, whatever its size."""
     found = select(func.substr(message.c.raw, 1, octets)).join(
         entry, entry.c.message == message.c.id
     )

@@ -1,9 +1,9 @@
 """One connection of the driver's own, for the one place where every microsecond counts.
 
 For: the intake's writer. SQLAlchemy makes the statements once, from the schema; they are
-executed without it, which halves the time of a small batch. Guarantees: the same settings
-and durability as every other connection of the store; a connection that failed is thrown
-away. Fails with the driver's errors.
+executed without it, which takes a quarter off a small batch. Guarantees: the same settings
+and durability as every other connection of the store; a connection that cannot roll back
+is thrown away. Fails with the driver's errors.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ MOST_ROWS = 50  # per statement; each number of rows has a prepared statement of
 
 
 class Direct:
-    """A connection for one thread, opened at its first use and again after `discard`."""
+    """A connection for one thread, opened at its first use and again when it was given up."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
