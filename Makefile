@@ -4,12 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help venv run test check bench peers clean
+# How long `make fuzz` looks for findings.
+SECONDS ?= 3600
+
+.PHONY: help venv run test check bench fuzz peers clean
 help:
 	@echo "make run     start postroom with an embedded database, nothing to configure"
 	@echo "make test    run all tests"
 	@echo "make check   style, types, import contracts"
 	@echo "make bench   measure postroom beside other servers"
+	@echo "make fuzz    look for input that breaks something, for an hour (SECONDS=3600)"
 	@echo "make peers   install the Debian packages that some tests and the bench talk to"
 
 venv: $(VENV)/.run
@@ -33,6 +37,10 @@ $(VENV)/.dev: $(VENV)/.run
 	$(BIN)/pip install --quiet --editable '.[postgres]' --group dev
 	@touch $@
 
+$(VENV)/.fuzz: $(VENV)/.dev
+	$(BIN)/pip install --quiet --group fuzz
+	@touch $@
+
 $(VENV)/.bench: $(VENV)/.dev
 	$(BIN)/pip install --quiet --group bench
 	@touch $@
@@ -52,11 +60,12 @@ check: $(VENV)/.dev
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench
 
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python -m fuzz all --seconds $(SECONDS)
+	$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz
+
 peers:
-	$(SUDO) apt-get update -q
-	echo "postfix postfix/main_mailer_type select No configuration" | $(SUDO) debconf-set-selections
-	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
-	  postfix swaks postgresql strace gcc libc6-dev
+	sh tests/interop/peers.sh
 
 clean:
 	rm -rf $(VENV) build dist bench/out

@@ -6,7 +6,7 @@ keeps the two the same.
 
 from collections import defaultdict
 
-from postroom.lmtp.session import LEGAL, State
+from postroom.lmtp.protocol import LEGAL, State
 
 
 def mermaid() -> str:
@@ -17,6 +17,7 @@ def mermaid() -> str:
             if before is not after or verb == b"RCPT":
                 moves[before, after].append(verb.decode())
     moves[State.DATA, State.READY].append("end of data, N replies")
+    moves[State.CHUNKS, State.READY].append("last chunk, N replies")
     lines = ["stateDiagram-v2", "    [*] --> greeted: connect, 220"]
     for (before, after), verbs in moves.items():
         lines.append(f"    {before.value} --> {after.value}: {', '.join(verbs)}")

@@ -1,7 +1,7 @@
 """Programs of others that tests talk to.
 
-For: finding them, skipping a test with a reason where they are missing (in CI that is a
-failure: `make peers` installs them), and running PostgreSQL for the tests alone.
+For: finding them, installed or unpacked, skipping a test with a reason where they are missing
+(in CI that is a failure: `make peers` gets them), and running PostgreSQL for the tests alone.
 """
 
 import contextlib
@@ -12,10 +12,11 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 import pytest
 
+UNPACKED = Path(__file__).parent.parent / ".peers"
 PROGRAMS = {
     "postfix": "postfix",
     "smtp-source": "smtp-source",
@@ -38,13 +39,22 @@ def find(peer: str) -> str | None:
 
 def need(peer: str) -> str:
     """Path of a peer's program; skips the test without it, or fails it in CI."""
-    found = find(peer)
-    if found is None:
-        reason = f"{peer} is not installed: `make peers` installs it"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
+    return find(peer) or lacking(f"{peer} is not there: `make peers` gets it")
+
+
+def unpacked(peer: str) -> Path:
+    """Directory with the files of a peer that is not installed but unpacked; else as `need`."""
+    place = UNPACKED / peer
+    if not (place / ".done").exists():
+        lacking(f"{peer} is not there: `make peers` gets it")
+    return place
+
+
+def lacking(reason: str) -> NoReturn:
+    """Skip the test, or fail it in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 class Cluster:

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from postroom.service.settings import Settings, load
+from postroom.base.settings import Settings, load
 from tests.cli.conftest import Run
 
 FILE = """
@@ -97,7 +97,7 @@ def test_settings_without_a_file_are_ok(run: Run, monkeypatch: pytest.MonkeyPatc
     [
         ("[site", "bad.toml: "),
         ("[sites]\n", "bad.toml: sites: unknown section; there are site, store, lmtp"),
-        ("[lmtp]\nport = 24\n", "bad.toml: lmtp.port: unknown key; [lmtp] has listen, ident"),
+        ("[lmtp]\nport = 24\n", "bad.toml: lmtp.port: unknown key; [lmtp] has listen, socket_mode"),
         ("[lmtp]\nmax_recipients = 'many'\n", "bad.toml: lmtp.max_recipients: Expected `int`"),
         ("[lmtp]\nlisten = ['127.0.0.1:25']\n", "port 25 is SMTP's"),
         ("[store]\nreceipts_kept = -1\n", "bad.toml: store.receipts_kept: Expected `float` > 0"),

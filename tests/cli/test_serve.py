@@ -10,9 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from postroom.base.settings import Settings
 from postroom.cli import serve as module
-from postroom.service.settings import Settings
 from tests.cli.conftest import Postroom, Run
+
+# Other servers on this machine may have the ports that are the default.
+ALONE = {"POSTROOM_MAPS__LISTEN": "", "POSTROOM_METRICS__LISTEN": ""}
 
 
 @pytest.fixture
@@ -20,7 +23,7 @@ def served() -> Iterator[str]:
     """A server in a process of its own; the address it chose."""
     with subprocess.Popen(
         [sys.executable, "-m", "postroom", "serve", "--only", "lmtp"],
-        env=os.environ | {"POSTROOM_LMTP__LISTEN": "127.0.0.1:0"},
+        env=os.environ | {"POSTROOM_LMTP__LISTEN": "127.0.0.1:0"} | ALONE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
@@ -101,4 +104,14 @@ def test_a_port_in_use_is_one_sentence(
     result = postroom("serve")
     assert result.returncode == 1
     assert result.stderr.startswith(b"postroom: cannot listen on %b " % served.encode())
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_database_in_use_by_another_server_is_one_sentence(
+    served: str, postroom: Postroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTROOM_LMTP__LISTEN", "127.0.0.1:0")
+    result = postroom("serve")
+    assert result.returncode == 1
+    assert b"is served by another postroom" in result.stderr
     assert len(result.stderr.splitlines()) == 1

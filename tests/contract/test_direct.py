@@ -96,7 +96,7 @@ def test_a_row_that_is_there_is_an_error_unless_it_is_left_out(
 
 def test_all_columns_are_written_in_the_order_of_the_table(store: Store, direct: Direct) -> None:
     message = (1, b"digest", "a@b", 3, 1.5, "192.0.2.1", "mx", b"\0\xff\n")
-    entry = (2, "in", None, 1, "{}", 2.5, 3, "lease", 4.5, "error")
+    entry = (2, "in", None, 1, "{}", 2.5, 3, "lease", 4.5, "error", 5.5)
     begin(direct)
     direct.insert(schema.message, [message])
     direct.insert(schema.entry, [entry])

@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import delete, insert, select, update
 
 from postroom.lists.registry import rename_list
-from postroom.spool.queue import PURGE_STEP, claim, finish, purge_receipts
+from postroom.spool.queue import claim, finish
+from postroom.spool.receipts import STEP, most_to_purge, purge_receipts
 from postroom.store import schema
 from postroom.store.engine import Store
 from tests.contract.conftest import NewDesk
@@ -182,9 +183,10 @@ def left(store: Store) -> list[int]:
         return list(connection.scalars(select(schema.receipt.c.entry).order_by("entry")))
 
 
-def purge(store: Store) -> int:
+def purge(store: Store, most: int = STEP, ahead: float = 0.0) -> int:
+    """Purge by a clock that is so many seconds ahead."""
     with store.begin() as connection:
-        return purge_receipts(connection, time.time() - 5 * DAY)
+        return purge_receipts(connection, time.time() + ahead - 5 * DAY, most)
 
 
 def test_only_old_receipts_are_purged(store: Store) -> None:
@@ -194,20 +196,41 @@ def test_only_old_receipts_are_purged(store: Store) -> None:
     assert purge(store) == 0
 
 
-def test_a_fresh_receipt_among_old_ones_stays(store: Store) -> None:
-    fill(store, 9 * DAY, 0.0, 9 * DAY)
-    assert purge(store) == 2
-    assert left(store) == [1]
+def test_fresh_receipts_among_old_ones_stay_and_are_not_in_the_way(store: Store) -> None:
+    fill(store, 9 * DAY, 0.0, -DAY, 9 * DAY, 9 * DAY)
+    assert purge(store, most=2) == 2
+    assert left(store) == [1, 2, 4]
+    assert purge(store, most=2) == 1
+    assert left(store) == [1, 2]
 
 
 def test_receipts_are_purged_in_steps(store: Store) -> None:
-    fill(store, *([9 * DAY] * (2 * PURGE_STEP + 5)), 0.0)
-    assert [purge(store) for _ in range(4)] == [PURGE_STEP, PURGE_STEP, 5, 0]
-    assert left(store) == [2 * PURGE_STEP + 5]
+    fill(store, *([9 * DAY] * (2 * STEP + 5)), 0.0)
+    assert [purge(store) for _ in range(4)] == [STEP, STEP, 5, 0]
+    assert left(store) == [2 * STEP + 5]
 
 
 def test_nothing_is_purged_of_nothing(store: Store) -> None:
     assert purge(store) == 0
+
+
+def test_fault_35_a_clock_a_year_ahead_purges_no_more_than_mail_allows(store: Store) -> None:
+    fill(store, *(4 * DAY - number for number in range(500)))
+    year = 365 * DAY
+    assert most_to_purge(0) == 0  # the first look of a process that was just started
+    assert purge(store, most_to_purge(0), year) == 0
+    assert purge(store, most_to_purge(3), year) == 6
+    assert left(store) == list(range(6, 500))  # the oldest went
+    assert purge(store, most_to_purge(3)) == 0  # the clock was set right
+
+
+def test_old_receipts_come_to_an_end_although_few_are_purged_at_a_time() -> None:
+    there, written, looks = 10_000, 10, 0
+    while there > written:
+        there += written - most_to_purge(written)
+        looks += 1
+    assert looks == 999
+    assert most_to_purge(10**9) == STEP  # a lock must not be held for long
 
 
 def test_after_the_purge_a_message_is_new_and_waiting_entries_stay(desk: Desk) -> None:

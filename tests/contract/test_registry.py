@@ -20,7 +20,6 @@ from postroom.lists.registry import (
     posting_address,
     remove_domain,
     rename_list,
-    shadow_warning,
     shadow_warnings,
 )
 from postroom.store.engine import Store
@@ -264,20 +263,50 @@ def test_a_domain_in_use_is_not_removed(filled: Store) -> None:
         assert [each.mail_host for each in domains(connection)] == ["example.net"]
 
 
+def warned(connection: Connection, *addresses: str) -> list[str]:
+    """What is said of lists that were made at these addresses."""
+    return shadow_warnings(connection, [posting_address(address) for address in addresses])
+
+
 def test_a_list_that_takes_the_place_of_an_endpoint_is_told(filled: Store) -> None:
     with filled.begin() as connection:
-        assert shadow_warning(connection, "ant-join@example.com") == (
-            "ant-join@example.com was the -join address of ant@example.com; "
-            "mail to it now posts to the new list"
-        )
-        assert "-subscribe address of ant@example.com" in str(
-            shadow_warning(connection, "ANT-Subscribe@example.com")
-        )
-        for harmless in ("dog-join@example.com", "ant@example.com", "ant-join@example.net"):
-            assert shadow_warning(connection, harmless) is None
+        for suffix in ("-join", "-subscribe", "-join+x", "-confirm+a-b+c"):
+            assert warned(connection, f"ant{suffix}@example.com") == [
+                f"ant{suffix}@example.com was the {suffix} address of ant@example.com; "
+                "mail to it now posts to the new list"
+            ]
+        for harmless in ("dog-join", "ant", "ant+x", "ant-x+join", "ant-joiner"):
+            assert warned(connection, f"{harmless}@example.com") == []
+        assert warned(connection, "ant-join@example.net") == []
         some = ["ant-join@example.com", "x@example.com", "bee-owner@example.com"]
-        boxes = [posting_address(address) for address in some]
-        assert [each.split()[0] for each in shadow_warnings(connection, boxes)] == [
+        assert [each.split()[0] for each in warned(connection, *some)] == [
             "ant-join@example.com",
             "bee-owner@example.com",
+        ]
+
+
+def test_a_list_whose_endpoints_other_lists_have_taken_is_told(filled: Store) -> None:
+    with filled.begin() as connection:
+        for name in ("test-join", "test-owner+x", "test-joiner", "test-x", "fun-leave"):
+            create_list(connection, f"{name}@example.com")
+        create_list(connection, "test@example.com")
+        assert warned(connection, "test@example.com") == [
+            "test-join@example.com is a list, so test@example.com has no -join address",
+            "test-owner+x@example.com is a list, so test@example.com has no -owner+x address",
+        ]
+        create_list(connection, "test@example.net")
+        assert warned(connection, "test@example.net") == []
+
+
+def test_of_lists_that_are_made_together_each_clash_is_told_once(filled: Store) -> None:
+    with filled.begin() as connection:
+        names = ("new", "new-join", "new-join-leave", "new-join+b", "new-join+b-leave")
+        addresses = [f"{name}@example.com" for name in names]
+        for address in addresses:
+            create_list(connection, address)
+        assert [line.partition("; ")[0] for line in warned(connection, *addresses)] == [
+            "new-join@example.com was the -join address of new@example.com",
+            "new-join-leave@example.com was the -leave address of new-join@example.com",
+            "new-join+b@example.com was the -join+b address of new@example.com",
+            "new-join+b-leave@example.com was the -leave address of new-join+b@example.com",
         ]

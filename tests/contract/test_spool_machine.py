@@ -23,7 +23,8 @@ from postroom.mail.address import parse_mailbox
 from postroom.mail.envelope import Envelope, Peer
 from postroom.spool import intake, queue
 from postroom.spool.metadata import decode
-from postroom.spool.queue import LONGEST_LEASE, LONGEST_WAIT, Claim, Lost, QueueError
+from postroom.spool.queue import LONGEST_LEASE, LONGEST_WAIT, SKEW, Claim, Lost, QueueError
+from postroom.spool.receipts import purge_receipts
 from postroom.store import schema
 from postroom.store.direct import Direct
 from postroom.store.engine import Store
@@ -68,6 +69,7 @@ class Entry:
     error: str | None = None
     shunted_from: str | None = None
     readable: bool = True
+    retried_at: float | None = None
 
 
 @dataclass
@@ -135,13 +137,14 @@ class Spool(RuleBasedStateMachine):
         boxes = tuple(parse_mailbox(each)[0] for each in recipients)
         return Envelope(sender, boxes, raw, Peer("192.0.2.1"), self.clock.now)
 
-    @rule(older_than=st.sampled_from([-10.0, 0.0, 10.0]))
-    def purge(self, older_than: float) -> None:
+    @rule(older_than=st.sampled_from([-10.0, 0.0, 10.0]), most=st.sampled_from([0, 2, 1000]))
+    def purge(self, older_than: float, most: int) -> None:
         limit = self.clock.now + older_than
         old = [key for key, (_, at) in self.model.receipts.items() if at < limit]
         with self.store.begin() as connection:
-            assert queue.purge_receipts(connection, limit) == len(old)
-        for key in old:
+            assert purge_receipts(connection, limit, most) == min(most, len(old))
+        by_age = sorted(old, key=lambda key: self.model.receipts[key][0])
+        for key in by_age[:most]:
             del self.model.receipts[key]
 
     # Workers
@@ -203,6 +206,7 @@ class Spool(RuleBasedStateMachine):
         self._fenced(entry is not None, queue.retry, held, delay, "busy")
         if entry is not None:
             entry.lease, entry.error = None, "busy"
+            entry.retried_at = self.clock.now
             entry.available_at = self.clock.now + min(delay, LONGEST_WAIT)
 
     @precondition(lambda self: self.held)
@@ -247,13 +251,11 @@ class Spool(RuleBasedStateMachine):
                 entry.lease = None
                 entry.available_at = min(entry.available_at, now)
                 freed += 1
-            elif (
-                entry.lease is None
-                and entry.available_at > now
-                and (entry.attempts == 0 or entry.available_at > now + LONGEST_WAIT)
-            ):
-                entry.available_at = now
-                freed += 1
+            elif entry.lease is None and entry.available_at > now:
+                ahead = entry.retried_at is not None and entry.retried_at > now + SKEW
+                if entry.attempts == 0 or ahead or entry.available_at > now + LONGEST_WAIT:
+                    entry.available_at = now
+                    freed += 1
         with self.store.begin() as connection:
             assert queue.mend(connection, name, now) == freed
 
@@ -310,6 +312,7 @@ class Spool(RuleBasedStateMachine):
         for row in rows:
             entry = Entry(row.message, "", row.queue, row.available_at, row.attempts, row.lease)
             entry.lease_until = row.lease_until or 0.0
+            entry.retried_at = row.retried_at
             entry.error = row.last_error and row.last_error.partition(" metadata")[0]
             self._read(entry, row.metadata)
             found[row.id] = entry

@@ -31,8 +31,9 @@ Promise = tuple[int, str]  # number of a message, recipient
 
 
 def message(number: int) -> bytes:
-    """The message with this number, the same at each attempt; sizes differ widely."""
-    lines = b"The quick brown fox jumps over the lazy dog.\r\n" * (number * 7919 % 400)
+    """The message with this number, the same at each attempt: many are small, some large."""
+    most = 60 if number % 8 else 400
+    lines = b"The quick brown fox jumps over the lazy dog.\r\n" * (number * 7919 % most)
     head = b"Message-ID: <%d@ledger.example.org>\r\nX-Number: %d\r\n\r\n" % (number, number)
     return head + lines
 
@@ -44,14 +45,15 @@ def recipients(number: int) -> list[str]:
 
 
 class Ledger:
-    """Sends with so many threads from entering the block to `settle`."""
+    """Sends with so many threads from entering the block to `settle`, or so many messages."""
 
-    def __init__(self, port: int, threads: int = 8) -> None:
+    def __init__(self, port: int, threads: int = 8, messages: int = 10**9) -> None:
         self.promised: Counter[Promise] = Counter()
+        self.first: dict[Promise, float] = {}  # when it was read, as of time.monotonic()
         self.refused: list[tuple[Promise, str]] = []  # for good: there should be none
         self.attempts = 0
         self._port = port
-        self._numbers = iter(range(1, 10**9))
+        self._numbers = iter(range(1, messages + 1))
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._send_all) for _ in range(threads)]
@@ -68,8 +70,11 @@ class Ledger:
 
     def wait_for(self, more: int) -> None:
         """Wait for so many new promises."""
+        self.wait_until(self.promised.total() + more)
+
+    def wait_until(self, goal: int) -> None:
+        """Wait until there are so many promises."""
         with self._changed:
-            goal = self.promised.total() + more
             while self.promised.total() < goal:
                 before = self.promised.total()
                 self._changed.wait(STALLED)
@@ -100,7 +105,9 @@ class Ledger:
         client: LMTPClient | None = None
         while not self._stop.is_set():
             with self._changed:
-                number = next(self._numbers)
+                number = next(self._numbers, 0)
+            if not number:
+                break
             missing = recipients(number)
             give_up = time.monotonic() + STALLED
             while missing and time.monotonic() < give_up:
@@ -135,11 +142,12 @@ class Ledger:
         with self._changed:
             self.attempts += 1
         for each in to:
-            reply = client.getreply()
+            reply, now = client.getreply(), time.monotonic()
             with self._changed:
                 if reply.accepted:
                     missing.remove(each)
                     self.promised[number, each] += 1
+                    self.first.setdefault((number, each), now)
                     self._changed.notify_all()
                 elif reply.code >= 500:
                     self.refused.append(((number, each), str(reply)))

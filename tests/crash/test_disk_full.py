@@ -1,7 +1,8 @@
 """A full disk: 452 for everybody, nothing left behind, and it recovers by itself (faults 1-3)."""
 
+import contextlib
 import os
-import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from sqlalchemy import func, select
 from postroom.lmtp.client import LMTPReply
 from postroom.store import schema
 from postroom.store.engine import Store
-from postroom.testing.site import Site
+from postroom.testing.site import Site, SiteError
+from tests.crash.mounts import memory
 from tests.integration.mail import (
     ACCEPTED,
     LIST,
@@ -21,7 +23,7 @@ from tests.integration.mail import (
     new_message,
     queued,
 )
-from tests.integration.processes import eventually
+from tests.integration.processes import INTAKE, Follower, eventually, kill, process_of
 from tests.integration.sites import Sites
 
 MIB = 1_048_576
@@ -30,15 +32,9 @@ DISK = 24 * MIB
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small disk of its own."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    options = ["-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(place)]
-    mounted = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    """A small disk of its own, with few inodes."""
+    with memory(tmp_path / "disk", f"size={DISK}", "nr_inodes=30") as place:
+        yield place
 
 
 @pytest.fixture
@@ -108,18 +104,17 @@ def test_a_disk_that_is_nearly_full_is_452_at_mail_until_there_is_room(
     site = sites.start(
         LIST, url=f"sqlite:///{disk}/postroom.db", STORE__MIN_FREE_SPACE=str(6 * MIB)
     )
-    with site.client() as client:
-        client.lhlo()
 
-        def code_of_mail(size: int) -> int:
-            client.rset()
+    def code_of_mail(size: int) -> int:
+        with site.client() as client:
+            client.lhlo()
             return client.mail(SENDER, [f"SIZE={size}"]).code
 
-        assert code_of_mail(100) == 452
-        ballast.unlink()
-        eventually(lambda: code_of_mail(100) == 250, "it sees that there is room again")
-        assert code_of_mail(10 * MIB) == 452  # this one does not fit at all
-        client.rset()
+    assert code_of_mail(100) == 452
+    ballast.unlink()
+    eventually(lambda: code_of_mail(100) == 250, "it sees that there is room again")
+    assert code_of_mail(10 * MIB) == 452  # this one does not fit at all
+    with site.client() as client:
         assert deliver(client, [LIST], new_message()) == [ACCEPTED]
 
 
@@ -137,3 +132,41 @@ def test_a_server_starts_on_a_full_disk_and_serves_when_there_is_room(
         ballast.unlink()
         assert deliver(client, [LIST], new_message(size=MIB)) == [ACCEPTED]
     assert counts(site.store) == [2, 2, 2]
+
+
+def fill_with_files(place: Path) -> list[Path]:
+    """Make files until there can be no more."""
+    made: list[Path] = []
+    with contextlib.suppress(OSError):
+        while True:
+            file, name = tempfile.mkstemp(dir=place)
+            os.close(file)
+            made.append(Path(name))
+    return made
+
+
+def test_fault_3_without_inodes_mail_is_taken_as_long_as_no_file_is_needed(
+    sites: Sites, disk: Path
+) -> None:
+    site = sites.start(LIST, url=f"sqlite:///{disk}/postroom.db", STORE__MIN_FREE_SPACE="0")
+    site.store.close()
+    messages = [new_message() for _ in range(4)]
+    with site.client() as client:
+        assert deliver(client, [LIST], messages[0]) == [ACCEPTED]
+        files = fill_with_files(disk)
+        assert deliver(client, [LIST], messages[1]) == [ACCEPTED]
+    with Follower(site.log) as log:
+        kill(process_of(site.supervisor, INTAKE))  # its files stay, for the next one
+        log.wait_for("ready ")
+    with site.client() as client:
+        assert deliver(client, [LIST], messages[2]) == [ACCEPTED]
+    assert site.stop() == 0
+    files += fill_with_files(disk)
+    with pytest.raises(SiteError, match="its disk has no room for new files: free some"):
+        site.start()
+    for each in files:
+        each.unlink()
+    site.start()
+    with site.client() as client:
+        assert deliver(client, [LIST], messages[3]) == [ACCEPTED]
+    assert [each.raw for each in queued(site.store)] == messages

@@ -53,3 +53,18 @@ def test_d16_on_postgresql_too(sites: Sites, cluster: Cluster) -> None:
     site = sites.start(*LISTS, url=cluster.new_database())
     run(site, kills=5)
     assert site.stop() == 0
+
+
+def test_fault_16_a_postgresql_server_that_crashes_under_load_keeps_every_promise_once(
+    sites: Sites, cluster: Cluster
+) -> None:
+    site = sites.start(*LISTS, url=cluster.new_database())
+    with Ledger(site.port) as ledger:
+        for more in (1, 40):
+            ledger.wait_for(more)
+            cluster.stop()  # at once, and its log is played back when it starts
+            cluster.start()
+        ledger.wait_for(1)
+        ledger.settle()
+    ledger.check(queued(site.store))
+    assert site.stop() == 0

@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pysqlite3.dbapi2 as sqlite
 import pytest
@@ -18,6 +19,7 @@ from tests.integration.mail import (
     LIST,
     NO_MAILBOX,
     begin_data,
+    create_lists,
     deliver,
     depth,
     end_data,
@@ -27,6 +29,7 @@ from tests.integration.mail import (
 from tests.integration.processes import (
     DOOR,
     INTAKE,
+    PATIENCE,
     Follower,
     eventually,
     kill,
@@ -185,3 +188,47 @@ def test_killed_before_the_commit_it_stores_the_next_attempt(sites: Sites) -> No
     with site.client() as client:
         assert deliver(client, EVERYBODY, raw) == EVERY_REPLY
     assert places(site, raw) == EVERY_ENDPOINT
+
+
+@pytest.mark.parametrize("victim", ["door", "all"])
+def test_fault_14_killed_between_two_replies_it_takes_the_rest_once(
+    sites: Sites, victim: str
+) -> None:
+    many = [f"mylist-confirm+{number}@example.com" for number in range(8000)]
+    site = sites.make(LMTP__MAX_RECIPIENTS=str(len(many)))
+    create_lists(site.store, LIST)
+    # Of its replies a unix socket holds no more than the system's net.core.wmem_default.
+    place = site.directory / "lmtp.sock"
+    site.listen = (f"unix:{place}",)
+    site.start()
+    raw = new_message()
+    with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rb") as replies:
+        connection.settimeout(PATIENCE)
+        connection.connect(str(place))
+        commands = ["LHLO client.example.org", "MAIL FROM:<anne@example.org>"]
+        commands += [*(f"RCPT TO:<{each}>" for each in many), "DATA"]
+        with ThreadPoolExecutor(1) as thread:  # the server writes while it reads
+            sending = thread.submit(
+                connection.sendall, "".join(f"{line}\r\n" for line in commands).encode()
+            )
+            while not replies.readline().startswith(b"354 "):
+                pass
+            sending.result()
+        connection.sendall(raw + b".\r\n")
+        answers = [replies.readline()]
+        assert depth(site.store) == len(many)
+        pids = [process_of(site.supervisor, role) for role in (DOOR, INTAKE)]
+        for pid in pids[:1] if victim == "door" else [site.supervisor, *pids]:
+            kill(pid)
+        with suppress(ConnectionResetError):
+            answers += replies
+    answered = sum(each.startswith(b"250 ") and each.endswith(b"\r\n") for each in answers)
+    assert 1 <= answered < len(many)
+    if victim == "all":
+        assert site.stop() == -signal.SIGKILL
+        site.start()
+    with site.client() as client:  # as Postfix does: only those that got no reply
+        assert deliver(client, many[answered:], raw) == [ACCEPTED] * (len(many) - answered)
+    found = queued(site.store)
+    assert sorted(each.where[2] for each in found) == sorted(str(n) for n in range(len(many)))
+    assert {each.raw for each in found} == {raw}

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from postroom.service.settings import Settings
+from postroom.base.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

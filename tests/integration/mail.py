@@ -98,10 +98,15 @@ def begin_data(client: LMTPClient, recipients: Sequence[str], sender: str = SEND
     assert client.docmd("DATA").code == 354
 
 
+def send(client: LMTPClient, octets: bytes) -> None:
+    """Send just this, wait for nothing."""
+    assert client.sock is not None
+    client.sock.sendall(octets)
+
+
 def end_data(client: LMTPClient, raw: bytes, recipients: int) -> list[LMTPReply]:
     """The message, its end, and the replies to it."""
-    assert client.sock is not None
-    client.sock.sendall(raw + b".\r\n")
+    send(client, raw + b".\r\n")
     return [client.getreply() for _ in range(recipients)]
 
 

@@ -5,12 +5,15 @@ if a test failed half-way or cut a process off from its parent.
 """
 
 import contextlib
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 from postroom.testing.site import Site
 from tests.integration.mail import create_lists
-from tests.integration.processes import kill, wait_ended
+from tests.integration.processes import INTAKE, kill, process_of, wait_ended
 
 
 class Sites:
@@ -39,6 +42,17 @@ class Sites:
         with contextlib.ExitStack() as stack:
             for site in self._made:
                 stack.callback(_close, site)
+
+
+@contextlib.contextmanager
+def held(site: Site) -> Iterator[None]:
+    """The intake stands still: what the door asks it is answered when this ends."""
+    intake = process_of(site.supervisor, INTAKE)
+    os.kill(intake, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(intake, signal.SIGCONT)
 
 
 def processes_of(site: Site) -> list[int]:

@@ -88,6 +88,7 @@ def test_a_slow_client_does_not_hold_up_the_restart_of_the_intake(sites: Sites) 
     with Follower(site.log) as log:
         kill(process_of(site.supervisor, INTAKE))
         log.wait_for('"event":"intake ended"')
+        log.wait_for("ready ")
     with site.client() as client:
         assert deliver(client, [LIST], new_message()) == [ACCEPTED]
     with pytest.raises(smtplib.SMTPServerDisconnected):
@@ -148,10 +149,12 @@ def test_a_server_can_be_stopped_between_two_attempts_to_start(sites: Sites) -> 
     with Follower(site.log) as log:
         site.config.write_text("[nonsense]\n")
         kill(process_of(site.supervisor, DOOR))
-        for _ in range(2):
+        for _ in range(4):  # then there is time enough between two
             log.wait_for('"event":"lmtp process ended"')
     assert site.stop() == 0
     assert processes_of(site) == []
+    said = site.log.read_text()
+    assert said.count("nonsense: unknown section") == said.count('"status":78')  # once each time
 
 
 def test_a_reload_while_nothing_runs_is_harmless(sites: Sites) -> None:

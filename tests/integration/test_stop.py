@@ -16,9 +16,11 @@ from tests.integration.mail import (
     NO_MAILBOX,
     STOPPING,
     begin_data,
+    deliver,
     depth,
     end_data,
     new_message,
+    send,
 )
 from tests.integration.processes import (
     DOOR,
@@ -29,7 +31,7 @@ from tests.integration.processes import (
     process_of,
     wait_ended,
 )
-from tests.integration.sites import Sites, processes_of
+from tests.integration.sites import Sites, held, processes_of
 
 
 @pytest.fixture
@@ -47,19 +49,76 @@ def begin_stop(site: Site, thread: ThreadPoolExecutor) -> Future[int]:
     return stopped
 
 
-def test_an_idle_client_is_told_421_and_the_exit_status_is_0(sites: Sites) -> None:
-    site = sites.start()
-    clients = [site.client() for _ in range(3)]
-    clients[1].lhlo("client.example.org")
-    clients[2].lhlo("client.example.org")
-    clients[2].mail("anne@example.org")
+def expect_end(client: LMTPClient) -> None:
+    """The connection ends, and nothing more is said."""
+    with pytest.raises(smtplib.SMTPServerDisconnected):
+        client.getreply()
+
+
+IDLE = {
+    "greeted": [],
+    "ready": ["LHLO x"],
+    "mail": ["LHLO x", "MAIL FROM:<>"],
+    "rcpt": ["LHLO x", "MAIL FROM:<>", f"RCPT TO:<{LIST}>"],
+    "all recipients refused": ["LHLO x", "MAIL FROM:<>", "RCPT TO:<nobody@example.com>"],
+    "after an error": ["LHLO x", "NONSENSE"],
+}
+
+
+def test_fault_36_in_every_state_who_is_owed_nothing_is_told_421_and_the_status_is_0(
+    sites: Sites,
+) -> None:
+    site = sites.start(LIST, LMTP__REFUSE_UNKNOWN="at-rcpt")
+    clients = {state: site.client() for state in [*IDLE, "in a command", "after a message"]}
+    for state, commands in IDLE.items():
+        for command in commands:
+            clients[state].docmd(command)
+    send(clients["in a command"], b"LHLO clie")
+    assert deliver(clients["after a message"], [LIST], new_message()) == [ACCEPTED]
     assert site.stop() == 0
-    for client in clients:
+    for state, client in clients.items():
         goodbye = client.getreply()
-        assert goodbye == STOPPING
+        assert goodbye == STOPPING, state
         assert goodbye.enhanced_code == "4.3.2"
-        with pytest.raises(smtplib.SMTPServerDisconnected):
-            client.getreply()
+        expect_end(client)
+    assert depth(site.store) == 1
+
+
+def test_fault_36_what_is_being_stored_is_answered_to_each_recipient(
+    sites: Sites, thread: ThreadPoolExecutor
+) -> None:
+    site = sites.start(LIST)
+    with site.client() as plain, site.client() as chunked:
+        begin_data(plain, [LIST, "nobody@example.com"])
+        chunked.lhlo()
+        chunked.mail("anne@example.org")
+        chunked.rcpt(LIST)
+        with held(site):
+            send(plain, new_message() + b".\r\n")
+            send(chunked, b"BDAT 4 LAST\r\n\r\nx\n")
+            stopped = begin_stop(site, thread)
+        assert [plain.getreply() for _ in range(2)] == [ACCEPTED, NO_MAILBOX]
+        assert chunked.getreply() == ACCEPTED
+        for client in plain, chunked:
+            expect_end(client)
+    assert stopped.result() == 0
+    assert depth(site.store) == 2
+
+
+def test_fault_36_who_waits_for_the_answer_to_rcpt_is_told_421(
+    sites: Sites, thread: ThreadPoolExecutor
+) -> None:
+    site = sites.start(LIST, LMTP__REFUSE_UNKNOWN="at-rcpt")
+    with site.client() as client:
+        client.lhlo()
+        client.mail("anne@example.org")
+        with held(site):
+            send(client, b"RCPT TO:<%b>\r\n" % LIST.encode())
+            stopped = begin_stop(site, thread)
+            assert client.getreply() == STOPPING
+        expect_end(client)
+    assert stopped.result() == 0
+    assert "defect" not in site.log.read_text()
 
 
 def test_a_client_in_its_data_may_finish_and_gets_all_its_replies(
@@ -71,9 +130,24 @@ def test_a_client_in_its_data_may_finish_and_gets_all_its_replies(
     stopped = begin_stop(site, thread)
     assert end_data(client, new_message(), 3) == [ACCEPTED, NO_MAILBOX, ACCEPTED]
     assert stopped.result() == 0
-    with pytest.raises(smtplib.SMTPServerDisconnected):
-        client.getreply()
+    expect_end(client)
     assert depth(site.store) == 2
+
+
+def test_a_client_between_two_chunks_may_finish(sites: Sites, thread: ThreadPoolExecutor) -> None:
+    site = sites.start(LIST)
+    with site.client() as client:
+        client.lhlo()
+        client.mail("anne@example.org")
+        client.rcpt(LIST)
+        send(client, b"BDAT 4\r\n\r\nx\n")
+        assert client.getreply().code == 250
+        stopped = begin_stop(site, thread)
+        send(client, b"BDAT 2 LAST\r\ny\n")
+        assert client.getreply() == ACCEPTED
+        expect_end(client)
+    assert stopped.result() == 0
+    assert depth(site.store) == 1
 
 
 def test_nobody_can_connect_while_it_stops(sites: Sites, thread: ThreadPoolExecutor) -> None:
@@ -108,11 +182,9 @@ def test_who_does_not_finish_is_cut_off_without_a_word(sites: Sites) -> None:
     site = sites.start(LIST, SERVICE__DRAIN="0.2")
     client = site.client()
     begin_data(client, [LIST])
-    assert client.sock is not None
-    client.sock.sendall(b"Subject: half")
+    send(client, b"Subject: half")
     assert site.stop() == 0
-    with pytest.raises(smtplib.SMTPServerDisconnected):
-        client.getreply()
+    expect_end(client)
     assert depth(site.store) == 0
 
 
@@ -126,8 +198,7 @@ def test_a_second_signal_ends_it_at_once(
     stopped = begin_stop(site, thread)
     os.kill(site.supervisor, number)
     assert stopped.result() == 1
-    with pytest.raises(smtplib.SMTPServerDisconnected):
-        client.getreply()
+    expect_end(client)
     assert processes_of(site) == []
     assert depth(site.store) == 0
 

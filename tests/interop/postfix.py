@@ -8,7 +8,6 @@ for anybody but our lists is discarded, and its processes end with the block. Ne
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -16,7 +15,9 @@ from typing import Self
 
 import pytest
 
-from tests.integration.processes import Follower, eventually, listens
+from postroom.service.maps import next_hop
+from tests.integration.processes import eventually, listens
+from tests.interop.mail import NO_MAILBOX, NOWHERE, STORED, Routes, free_port
 from tests.peers import need
 
 _SERVICES = """\
@@ -43,9 +44,9 @@ postlog  unix-dgram n - n - 1 postlogd
 
 
 class Postfix:
-    """`lmtp_port` is where mail to example.com goes. A context manager."""
+    """Delivers as `routes` says. A context manager."""
 
-    def __init__(self, lmtp_port: int) -> None:
+    def __init__(self, routes: Routes = NOWHERE) -> None:
         self._postfix = need("postfix")
         if os.geteuid() != 0:
             pytest.skip("Postfix needs root")
@@ -53,12 +54,10 @@ class Postfix:
         self._home.chmod(0o755)  # its processes are those of another user
         self.configuration = self._home / "etc"
         self.log = self._home / "log"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self._configure(lmtp_port)
+        self.port = free_port()
+        self._configure(routes)
 
-    def _configure(self, lmtp_port: int) -> None:
+    def _configure(self, routes: Routes) -> None:
         for name in "etc", "queue", "data":
             (self._home / name).mkdir()
         account = pwd.getpwnam("postfix")
@@ -69,6 +68,7 @@ class Postfix:
             text=True,
             check=True,
         ).stdout.strip()
+        hops = (f"{{ {domain} = {next_hop(place)} }}" for domain, place in routes.items())
         settings = {
             "compatibility_level": "3.6",
             "queue_directory": self._home / "queue",
@@ -84,9 +84,8 @@ class Postfix:
             "mydestination": "",
             "alias_maps": "",
             "alias_database": "",
-            "relay_domains": "example.com",
             "smtpd_relay_restrictions": "permit_mynetworks, reject",
-            "transport_maps": f"inline:{{{{example.com = lmtp:inet:127.0.0.1:{lmtp_port}}}}}",
+            "message_size_limit": "50000000",
             "default_transport": "discard",
             "smtpd_client_connection_count_limit": "0",
             "in_flow_delay": "0",
@@ -96,6 +95,9 @@ class Postfix:
             "maximal_backoff_time": "1s",
             "transport_retry_time": "1s",
         }
+        if routes:
+            settings["relay_domains"] = ", ".join(routes)
+            settings["transport_maps"] = f"inline:{{ {', '.join(hops)} }}"
         lines = [f"{name} = {value}\n" for name, value in settings.items()]
         (self.configuration / "main.cf").write_text("".join(lines))
         (self.configuration / "master.cf").write_text(_SERVICES.format(port=self.port))
@@ -115,19 +117,24 @@ class Postfix:
         command = [str(Path(self._postfix).with_name("sendmail")), "-C", str(self.configuration)]
         subprocess.run([*command, "-i", "-f", sender, *recipients], input=raw, check=True)
 
-    def waiting(self) -> list[str]:
+    def says_sent(self, recipient: str) -> tuple[str, ...]:
+        return f" to=<{recipient}>, ", f" dsn=2.0.0, status=sent ({STORED})"
+
+    def says_bounced(self, recipient: str) -> tuple[str, ...]:
+        return f" to=<{recipient}>, ", " dsn=5.1.1, status=bounced ", f" said: {NO_MAILBOX} "
+
+    def push(self) -> None:
+        self.run("flush")
+
+    def waiting(self) -> str:
         """The files of its queues that hold messages."""
         queues = "incoming", "active", "deferred", "maildrop"
-        return [
+        return " ".join(
             str(path)
             for name in queues
             for path in (self._home / "queue" / name).rglob("*")
             if path.is_file()
-        ]
-
-    def follow(self) -> Follower:
-        """What it logs from now on."""
-        return Follower(self.log)
+        )
 
     def __enter__(self) -> Self:
         try:

@@ -1,15 +1,21 @@
-"""Other clients: swaks, Postfix's smtp-source, Python's smtplib."""
+"""Other clients: swaks, Postfix's smtp-source, Python's smtplib.
+
+UTF-8 addresses with swaks are left out: it cannot ask for SMTPUTF8. To smtplib, which reads
+one of N replies, nobody should give more than one recipient that may be refused.
+"""
 
 import smtplib
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from postroom.testing.site import Site
 from tests.integration.mail import LIST, create_lists, depth, new_message, queued
 from tests.integration.sites import Sites
+from tests.interop.mail import HUGE, ledger, marked, message_id, send_while_it_ends
 from tests.peers import need
 
 UNKNOWN = "nobody@example.com"
@@ -76,6 +82,25 @@ def test_swaks_gets_a_reply_for_each_recipient(site: Site, at_rcpt: Site) -> Non
     assert server_lines(done.stdout)[2:] == ["250", "550", *["250"] * 2, "354", *["250"] * 2, "221"]
 
 
+def test_swaks_delivers_a_bounce_with_the_null_sender(site: Site) -> None:
+    done = swaks(site, "--from", "<>", "--to", "mylist-bounces+gone=example.com@example.com")
+    assert done.returncode == 0, done.stdout + done.stderr
+    entry = queued(site.store)[-1]
+    assert (entry.queue, entry.sender) == ("bounces", "")
+    assert entry.where == (LIST, "bounces", "gone=example.com")
+
+
+def test_what_swaks_sends_to_a_server_that_ends_is_there_once(site: Site, tmp_path: Path) -> None:
+    def send(raw: bytes) -> bool:
+        file = tmp_path / message_id(raw).strip(b"<>").decode()
+        file.write_bytes(raw)
+        return swaks(site, "--to", LIST, "--data", f"@{file}", "--silent").returncode == 0
+
+    messages = [new_message() for _ in range(12)]
+    attempts = send_while_it_ends(site, send, messages)
+    assert ledger(site, attempts) == Counter(map(message_id, messages))
+
+
 @pytest.mark.parametrize("sessions", [1, 20])
 def test_as_many_messages_are_there_as_smtp_source_has_sent(site: Site, sessions: int) -> None:
     before = {each.id for each in queued(site.store)}
@@ -117,6 +142,37 @@ def test_smtplib_delivers_to_one_recipient(site: Site) -> None:
     assert sorted(each.queue for each in queued(site.store) if each.raw == raw) == ["command", "in"]
 
 
+def test_smtplib_delivers_a_bounce_with_the_null_sender(site: Site) -> None:
+    raw = new_message()
+    with smtplib.LMTP("127.0.0.1", site.port) as client:
+        assert client.sendmail("", ["mylist-bounces+gone=example.com@example.com"], raw) == {}
+    [entry] = marked(site, message_id(raw))
+    assert (entry.queue, entry.sender) == ("bounces", "")
+
+
+def test_smtplib_delivers_to_addresses_beyond_ascii(site: Site) -> None:
+    raw = new_message()
+    recipient, sender = "mylist-confirm+grüße@example.com", "änne@example.org"
+    with smtplib.LMTP("127.0.0.1", site.port) as client:
+        assert client.sendmail(sender, [recipient], raw, ["SMTPUTF8", "BODY=8BITMIME"]) == {}
+    [entry] = marked(site, message_id(raw))
+    assert (entry.where, entry.sender) == ((LIST, "confirm", "grüße"), sender)
+
+
+def test_what_smtplib_sends_to_a_server_that_ends_is_there_once(site: Site) -> None:
+    def send(raw: bytes) -> bool:
+        try:
+            with smtplib.LMTP("127.0.0.1", site.port) as client:
+                client.sendmail("anne@example.org", [LIST], raw)
+        except (OSError, smtplib.SMTPException):
+            return False
+        return True
+
+    messages = [new_message() for _ in range(100)]
+    attempts = send_while_it_ends(site, send, messages)
+    assert ledger(site, attempts) == Counter(map(message_id, messages))
+
+
 def test_smtplib_is_refused_at_rcpt(at_rcpt: Site) -> None:
     with smtplib.LMTP("127.0.0.1", at_rcpt.port) as client:
         with pytest.raises(smtplib.SMTPRecipientsRefused) as refused:
@@ -125,3 +181,23 @@ def test_smtplib_is_refused_at_rcpt(at_rcpt: Site) -> None:
         assert client.sendmail("anne@example.org", [LIST, UNKNOWN], new_message()).keys() == {
             UNKNOWN
         }
+
+
+# The large ones come last: other tests read all that is queued.
+
+
+def test_swaks_delivers_a_message_of_almost_the_largest_size(site: Site, tmp_path: Path) -> None:
+    raw = new_message(size=HUGE)
+    (tmp_path / "message").write_bytes(raw)
+    done = swaks(site, "--to", LIST, "--data", f"@{tmp_path}/message", "--silent")
+    assert done.returncode == 0, done.stdout + done.stderr
+    [entry] = marked(site, message_id(raw))
+    assert entry.raw.rstrip() == raw.rstrip()
+
+
+def test_smtplib_delivers_a_message_of_almost_the_largest_size(site: Site) -> None:
+    raw = new_message(size=HUGE)
+    with smtplib.LMTP("127.0.0.1", site.port) as client:
+        assert client.sendmail("anne@example.org", [LIST], raw) == {}
+    [entry] = marked(site, message_id(raw))
+    assert entry.raw == raw

@@ -195,15 +195,19 @@ def test_a_list_id_that_looks_like_an_endpoint_is_not_taken_for_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "reading"),
+    ("name", "found"),
     [
-        ("ant-join", Reading("ant", "join", "")),
-        ("ant-join-unsubscribe", Reading("ant-join", "leave", "")),
-        ("ant", None),
-        ("join", None),
-        ("-join", None),
-        ("ant-bogus", None),
+        ("ant-join", [Reading("ant", "join", "")]),
+        ("ant-join-unsubscribe", [Reading("ant-join", "leave", "")]),
+        ("ant-join+x", [Reading("ant", "join", "x")]),
+        ("a-owner+b-leave", [Reading("a-owner+b", "leave", ""), Reading("a", "owner", "b-leave")]),
+        ("ant", []),
+        ("ant+x", []),
+        ("join", []),
+        ("-join", []),
+        ("ant-bogus", []),
+        ("ant-bogus+x", []),
     ],
 )
-def test_a_list_shadows_the_endpoint_that_has_its_name(name: str, reading: Reading | None) -> None:
-    assert shadowed(name) == reading
+def test_a_list_shadows_the_endpoints_that_have_its_name(name: str, found: list[Reading]) -> None:
+    assert shadowed(name) == found

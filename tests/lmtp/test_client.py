@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from postroom.lmtp.client import LMTPClient, LMTPReply
-from postroom.lmtp.session import Limits
+from postroom.lmtp.protocol import Limits
 from postroom.mail import reply
 from tests.lmtp.servers import Script, connect, recipients_of, scripted, serving
 from tests.wire.dialogue import Dialogue

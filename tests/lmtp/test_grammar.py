@@ -1,4 +1,4 @@
-"""The arguments of MAIL and RCPT: any octets give a value or a refusal."""
+"""The arguments of MAIL, RCPT and BDAT: any octets give a value or a refusal."""
 
 import re
 from collections.abc import Callable
@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroom.lmtp.grammar import Mail, Refused, parse_mail, parse_recipient
+from postroom.lmtp.grammar import (
+    Chunk,
+    Mail,
+    Refused,
+    parse_chunk,
+    parse_mail,
+    parse_recipient,
+)
 from postroom.mail import reply
 from postroom.mail.address import Mailbox
 
@@ -21,6 +28,11 @@ arguments = st.one_of(
     _likely,
     st.builds(lambda inside: b"FROM:<" + inside + b">", _likely),
     st.builds(lambda inside: b"TO:<" + inside + b">", _likely),
+)
+_chunks = st.builds(
+    lambda number, rest: b"%d" % number + rest,
+    st.integers(0, 10**20 - 1),
+    st.one_of(st.sampled_from([b" LAST", b" last ", b"\tLAST"]), _likely),
 )
 _atoms = st.text("abcXYZ019.-_+=!#$%&'*/?^`{|}~", min_size=1, max_size=30)
 _hosts = st.text("abcXYZ019.-_", min_size=1, max_size=30)
@@ -79,6 +91,8 @@ def test_the_short_way_does_not_take_one_keyword_for_the_other() -> None:
         (b"from: <a@b>  size=007  body=7bit", Mail("a@b", 7)),
         (b'FROM:<"a b"@C> SMTPUTF8', Mail('"a b"@C', None, True)),
         (b"FROM:<@relay:a@b>", Mail("a@b")),
+        (b"FROM:<a@b> BODY=BinaryMime SIZE=1", Mail("a@b", 1, False, True)),
+        (b"FROM:<> SMTPUTF8 BODY=BINARYMIME", Mail("", None, True, True)),
         (b"FROM:<postmaster>", Mail("postmaster")),
         (b"FROM:<a@b> SIZE=99999999999999999999", Mail("a@b", 99999999999999999999)),
     ],
@@ -93,7 +107,8 @@ def test_mail_is_parsed(argument: bytes, mail: Mail) -> None:
         (b"FROM:<a@b> SIZE=100000000000000000000", reply.BAD_PARAMETER),
         ("FROM:<a@b> SIZE=\u0661".encode(), reply.BAD_PARAMETER),
         (b"FROM:<a@b> SIZE=1 size=1", reply.BAD_PARAMETER),
-        (b"FROM:<a@b> BODY=BINARYMIME", reply.UNKNOWN_PARAMETER),
+        (b"FROM:<a@b> BODY=BINARY", reply.UNKNOWN_PARAMETER),
+        (b"FROM:<a@b> BODY", reply.UNKNOWN_PARAMETER),
         (b"FROM:<a@b> RET=FULL", reply.UNKNOWN_PARAMETER),
         (b"FROM:<a@b>SIZE=1", reply.BAD_SENDER),
         (b"FROM:<a@b", reply.BAD_SENDER),
@@ -121,6 +136,45 @@ def test_mail_is_refused(argument: bytes, answer: reply.Reply) -> None:
 )
 def test_rcpt_is_refused(argument: bytes, answer: reply.Reply) -> None:
     assert refusal(parse_recipient, argument, False) is answer
+
+
+@pytest.mark.parametrize(
+    ("argument", "chunk"),
+    [
+        (b"0", Chunk(0)),
+        (b"17", Chunk(17)),
+        (b"0 LAST", Chunk(0, last=True)),
+        (b"00017 last", Chunk(17, last=True)),
+        (b"17 \t LaSt", Chunk(17, last=True)),
+        (b"99999999999999999999", Chunk(99999999999999999999)),
+        (b"17 LASTLY", Chunk(17, sound=False)),
+        (b"17 LAST LAST", Chunk(17, sound=False)),
+        (b"17 18", Chunk(17, sound=False)),
+        (b"17 \xff\0", Chunk(17, sound=False)),
+    ],
+)
+def test_bdat_is_parsed_wherever_it_has_a_number(argument: bytes, chunk: Chunk) -> None:
+    """Item 44: whatever else is wrong with it, so many octets follow."""
+    assert parse_chunk(argument) == chunk
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [b"", b"LAST", b"-1", b"+1", b"1.5", b"0x10", b"17LAST", b"1_0", b"1" * 21, "\u0661".encode()],
+)
+def test_bdat_without_a_number_is_refused(argument: bytes) -> None:
+    assert refusal(parse_chunk, argument) is reply.BAD_CHUNK
+
+
+@given(st.one_of(st.binary(), _chunks))
+def test_any_argument_of_bdat_is_parsed_or_refused(argument: bytes) -> None:
+    try:
+        chunk = parse_chunk(argument)
+    except Refused as refused:
+        assert refused.reply is reply.BAD_CHUNK
+    else:
+        assert argument.lstrip(b"0").startswith(str(chunk.octets).encode().lstrip(b"0"))
+        assert not chunk.last or (chunk.sound and b"LAST" in argument.upper())
 
 
 @pytest.mark.parametrize("filler", [b'"', b"\\", b'\\"', b'"a"', b"<", b"@a,", b"a"])

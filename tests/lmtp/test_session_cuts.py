@@ -8,16 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from postroom.lmtp.session import (
-    MAX_LINE,
-    Close,
-    Deliver,
-    Event,
-    Limits,
-    Reserve,
-    Session,
-    Verify,
-)
+from postroom.lmtp.protocol import Close, Deliver, Event, Later, Limits, Reserve, Verify
+from postroom.lmtp.session import MAX_LINE, Session
 from postroom.mail import reply
 from postroom.mail.address import Mailbox
 from postroom.mail.reply import Reply
@@ -71,6 +63,8 @@ class Driver:
             case Reserve(octets):
                 assert octets > 0
                 return self._session.reserved(True)
+            case Later():
+                return self._session.resume()
             case Close():
                 self._closed = True
         return None
@@ -109,7 +103,17 @@ _commands = st.sampled_from(
         b"RSET\r\n",
         b"NOOP\r\n",
         b"QUIT\r\n",
+        b"STARTTLS\r\n",
+        b"BDAT\r\n",
+        b"BDAT 0\r\n",
+        b"BDAT 0 LAST\r\n",
+        b"BDAT 3\r\n",  # what comes next is not what it seems
         b"BDAT 3 LAST\r\n",
+        b"BDAT 6\r\nQUIT\r\n",
+        b"BDAT 6 LAST\r\nQUIT\r\n",
+        b"BDAT 7 MORE\r\nBDAT 1\n",
+        b"BDAT 101\r\n" + b"x" * 101,
+        b"BDAT 101 LAST\r\n" + b"x" * 101,
         b"N" * (MAX_LINE + 10) + b"\r\n",
         b"\r\n",
         b".\r\n",
@@ -121,7 +125,15 @@ _commands = st.sampled_from(
 )
 dialogues = st.builds(
     bytes.__add__,
-    st.sampled_from([b"", LHLO, LHLO + MAIL + RCPT, LHLO + MAIL + RCPT + b"DATA\r\n"]),
+    st.sampled_from(
+        [
+            b"",
+            LHLO,
+            LHLO + MAIL + RCPT,
+            LHLO + MAIL + RCPT + b"DATA\r\n",
+            LHLO + MAIL + RCPT * 2 + b"BDAT 3\r\nabc",
+        ]
+    ),
     st.lists(st.one_of(_commands, _commands, _commands, st.binary(max_size=8)), max_size=12).map(
         b"".join
     ),
@@ -131,6 +143,9 @@ limits = st.builds(
     max_message_size=st.sampled_from([100, 100_000]),
     max_recipients=st.integers(1, 3),
     refuse_at_rcpt=st.booleans(),
+    max_errors=st.integers(0, 20),
+    max_junk=st.integers(0, 3),
+    max_commands=st.sampled_from([4, 1000]),
 )
 
 
@@ -140,6 +155,12 @@ limits = st.builds(
     Limits(refuse_at_rcpt=True),
     [],
 )
+@example(
+    LHLO + MAIL + RCPT + b"RCPT\r\n" + RCPT + b"BDAT 3\r\nabcBDAT 3 LAST\r\ndef" + MAIL,
+    Limits(refuse_at_rcpt=True, max_errors=0),
+    [],
+)
+@example(LHLO + MAIL + RCPT + b"BDAT 3\r\nabc" * 250 + b"BDAT 0 LAST\r\n", Limits(), [1000])
 def test_item_47_any_cut_of_any_octets_gives_the_same(
     octets: bytes, allowed: Limits, at: list[int]
 ) -> None:

@@ -154,6 +154,21 @@ def test_what_a_delivering_agent_adds_does_not_make_another_message(added: bytes
     assert identify(first + second + added).digest != digest
 
 
+def test_what_an_lmtp_proxy_adds_on_top_does_not_make_another_message() -> None:
+    first = b"Received: from a by b with LMTP\r\n\tid x; Fri, 20 Nov 2026 10:00:00 +0000\r\n"
+    again = first.replace(b"10:00:00", b"10:00:07").replace(b"LMTP", b"UTF8LMTPS")
+    rest = b"Received: from c by a with ESMTP; Fri\r\nSubject: hello\r\n\r\nbody"
+    assert identify(first + rest).digest == identify(again + rest).digest
+    proxied = b"Return-Path: <anne@example.org>\r\n" + again + rest
+    assert identify(first + rest).digest == identify(proxied).digest
+    # Only the uppermost one, and only LMTP's, is the attempt's own.
+    assert identify(rest).digest != identify(b"Received: with SMTP\r\n" + rest).digest
+    assert (
+        identify(b"Received: x\r\n" + first + rest).digest
+        != identify(b"Received: x\r\n" + again + rest).digest
+    )
+
+
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [

@@ -1,1 +1,1 @@
-"""Tests of the service's own parts: channel, front, supervisor, settings, logs."""
+"""Tests of the processes and of what is between them."""

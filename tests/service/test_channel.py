@@ -15,12 +15,14 @@ from postroom.mail.envelope import Envelope, Peer
 from postroom.mail.reply import Reply
 from postroom.service.channel import (
     Answers,
+    Ask,
     Change,
     Delivery,
     Frames,
     Question,
     Ready,
     Room,
+    Told,
     decode_report,
     decode_request,
     delivery,
@@ -29,6 +31,7 @@ from postroom.service.channel import (
     reply_of,
     spell,
 )
+from postroom.watch.figures import Depth, Histogram, Tally
 
 numbers = st.integers(0, 2**63 - 1)
 times = st.floats(0, 1e10)
@@ -39,12 +42,35 @@ requests: st.SearchStrategy[Struct] = st.one_of(
     st.builds(Delivery, numbers, times, texts, recipients, st.builds(Peer, texts, texts), times),
     st.builds(Question, numbers, recipients),
     st.builds(Change, texts, times),
+    st.builds(Ask),
+)
+histograms = st.builds(
+    Histogram,
+    st.lists(times, max_size=3).map(tuple),
+    st.lists(numbers, max_size=4).map(tuple),
+    times,
+)
+counted = st.dictionaries(texts, numbers, max_size=3)
+queues = st.dictionaries(texts, st.builds(Depth, numbers, st.none() | times), max_size=3)
+tallies = st.builds(
+    Tally,
+    batches=histograms,
+    commits=histograms,
+    messages=numbers,
+    octets=numbers,
+    recipients=counted,
+    again=numbers,
+    troubles=counted,
+    purged=numbers,
+    queues=st.none() | queues,
+    failed=texts,
 )
 spelled = st.lists(st.tuples(st.integers(200, 599), texts, texts), max_size=3)
 reports: st.SearchStrategy[Struct] = st.one_of(
     st.builds(Ready, texts, st.integers(0, 10**9)),
     st.builds(Room, st.none() | numbers),
     st.builds(Answers, st.lists(st.tuples(numbers, st.none() | spelled), max_size=3)),
+    st.builds(Told, tallies),
 )
 Pair = tuple[Struct, bytes]
 
@@ -124,7 +150,7 @@ def test_what_is_no_frame_of_ours_is_an_error(head: bytes) -> None:
 
 
 def test_neither_end_takes_the_words_of_the_other() -> None:
-    for request in (Question(1, ()), Change("", 1.0)):
+    for request in (Question(1, ()), Change("", 1.0), Ask()):
         with pytest.raises(msgspec.DecodeError):
             decode_report(frame(request)[1])
     for report in (Room(1), Answers([])):

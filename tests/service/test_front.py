@@ -11,31 +11,35 @@ from typing import TypeVar
 import msgspec
 import pytest
 
+from postroom.base.observe import Log
+from postroom.base.settings import LogSettings, Settings
 from postroom.mail import reply
 from postroom.mail.address import Mailbox
 from postroom.mail.envelope import Envelope, Peer
 from postroom.mail.reply import Reply
 from postroom.service.channel import (
     Answers,
+    Ask,
     Change,
     Delivery,
     Frames,
     Question,
     Ready,
     Room,
+    Told,
     decode_request,
     frame,
     spell,
 )
-from postroom.service.front import Front
-from postroom.service.observe import Log
-from postroom.service.settings import LogSettings, Settings
+from postroom.service.front import REMEMBERED, Front, LookUps
+from postroom.watch.figures import Tally
+from tests.watch.statuses import tally
 
 ANNE, BOB = Mailbox("anne", "example.com"), Mailbox("bob", "example.com")
 WHOLE = 10.0  # seconds; a wait that takes as long has failed
 
 _Value = TypeVar("_Value")
-Heard = Delivery | Question | Change
+Heard = Delivery | Question | Change | Ask
 
 
 def envelope(*recipients: Mailbox, raw: bytes = b"Subject: hello\r\n") -> Envelope:
@@ -75,7 +79,7 @@ class Scripted:
             self._frames.feed(data)
         return decode_request(taken[0]), taken[1]
 
-    async def say(self, report: Ready | Room | Answers) -> None:
+    async def say(self, report: Ready | Room | Answers | Told) -> None:
         await asyncio.get_running_loop().sock_sendall(self._ours, b"".join(frame(report)))
 
     async def answer(self, number: int, replies: Sequence[Reply] | None) -> None:
@@ -153,7 +157,9 @@ def test_answers_reach_who_asked_whatever_their_order() -> None:
         intake.front.deliver(envelope(BOB, BOB), asked[2])
         heard = [(await intake.hear())[0] for _ in range(3)]
         assert [type(each) for each in heard] == [Delivery, Question, Delivery]
-        first, second, third = (each.number for each in heard if not isinstance(each, Change))
+        first, second, third = (
+            each.number for each in heard if isinstance(each, Delivery | Question)
+        )
         await intake.answer(third, [reply.ACCEPTED, reply.NO_MAILBOX])
         assert await asked[2].get() == [reply.ACCEPTED, reply.NO_MAILBOX]
         assert not asked[0].came
@@ -326,3 +332,109 @@ def test_a_connection_that_a_defect_ended_is_logged_with_its_traceback() -> None
     line = json.loads(play(script).logged.getvalue())
     assert (line["level"], line["peer"]) == ("error", "127.0.0.1:5")
     assert "ZeroDivisionError: oops" in line["exception"]
+
+
+class Curious:
+    """Somebody who asked how it is going."""
+
+    def __init__(self) -> None:
+        self.came: asyncio.Future[Tally | None] = asyncio.Future()
+
+    def __call__(self, found: Tally | None) -> None:
+        self.came.set_result(found)
+
+
+def test_the_intake_is_asked_once_however_many_want_to_know() -> None:
+    async def script(intake: Scripted) -> None:
+        curious = [Curious() for _ in range(3)]
+        for each in curious:
+            intake.front.stats(each)
+        intake.front.verify((ANNE,), Asked())
+        heard = [(await intake.hear())[0] for _ in range(2)]
+        assert [type(each) for each in heard] == [Ask, Question]
+        await intake.say(Told(tally(messages=7)))
+        assert [await soon(each.came) for each in curious] == [tally(messages=7)] * 3
+        intake.front.stats(Curious())  # the next one asks anew
+        assert isinstance((await intake.hear())[0], Ask)
+
+    play(script)
+
+
+def test_who_asks_an_intake_that_is_gone_is_told_so() -> None:
+    async def script(intake: Scripted) -> None:
+        before, after = Curious(), Curious()
+        intake.front.stats(before)
+        await intake.hear()
+        assert intake.front.connected
+        intake.leave()
+        assert await soon(before.came) is None
+        intake.front.stats(after)
+        assert await soon(after.came) is None
+        assert not intake.front.connected
+
+    play(script)
+
+
+def test_it_knows_when_the_intake_last_said_something() -> None:
+    async def script(intake: Scripted) -> None:
+        before = intake.front.heard_at
+        asked = Asked()
+        intake.front.verify((), asked)
+        heard, _ = await intake.hear()
+        assert isinstance(heard, Question)
+        await intake.answer(heard.number, [])
+        await asked.get()
+        assert before < intake.front.heard_at <= time.monotonic()
+
+    play(script)
+
+
+def test_refusals_are_remembered_with_who_was_refused_what() -> None:
+    async def script(intake: Scripted) -> None:
+        asked = Asked()
+        intake.front.deliver(envelope(ANNE, BOB, ANNE), asked)
+        heard, _ = await intake.hear()
+        assert isinstance(heard, Delivery)
+        await intake.answer(heard.number, [reply.ACCEPTED, reply.NO_MAILBOX, reply.NO_ROOM])
+        await asked.get()
+        first, second = intake.front.refusals
+        assert (first.peer, first.sender) == ("127.0.0.1:5", "cris@example.org")
+        assert (first.recipient, first.reply) == (
+            "bob@example.com",
+            "550 5.1.1 Requested action not taken: mailbox unavailable",
+        )
+        assert (second.recipient, second.reply[:9]) == ("anne@example.com", "452 4.3.1")
+        assert first.time == pytest.approx(time.time(), abs=60)
+
+    play(script)
+
+
+def test_a_recipient_refused_at_rcpt_is_remembered_and_a_look_up_is_not() -> None:
+    async def script(intake: Scripted) -> None:
+        for ask, told in ((intake.front.verify, 1), (LookUps(intake.front).verify, 1)):
+            asked = Asked()
+            ask((ANNE, BOB), asked)
+            heard, _ = await intake.hear()
+            assert isinstance(heard, Question)
+            await intake.answer(heard.number, [reply.RECIPIENT_OK, reply.NO_MAILBOX])
+            assert await asked.get() == [reply.RECIPIENT_OK, reply.NO_MAILBOX]
+            assert [each.recipient for each in intake.front.refusals] == ["bob@example.com"] * told
+
+    play(script)
+
+
+def test_only_the_last_refusals_are_kept_and_what_is_unknown_is_none() -> None:
+    many = [Mailbox(f"bee{number}", "example.com") for number in range(REMEMBERED * 2)]
+
+    async def script(intake: Scripted) -> None:
+        for replies in [reply.NO_MAILBOX] * len(many), None, [reply.ACCEPTED] * len(many):
+            asked = Asked()
+            intake.front.deliver(envelope(*many), asked)
+            heard, _ = await intake.hear()
+            assert isinstance(heard, Delivery)
+            await intake.answer(heard.number, replies)
+            await asked.get()
+            kept = [each.recipient for each in intake.front.refusals]
+            assert kept == [str(box) for box in many[-REMEMBERED:]]
+
+    play(script)

@@ -1,5 +1,7 @@
 """The intake process itself, with the test in the place of the door."""
 
+import contextlib
+import io
 import os
 import resource
 import select
@@ -7,25 +9,33 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from sqlalchemy import func
 from sqlalchemy import select as sql_select
 
+from postroom.base.observe import Log
+from postroom.base.settings import LogSettings, Settings
 from postroom.lists import registry
 from postroom.mail import reply
 from postroom.mail.address import Mailbox
 from postroom.mail.envelope import Envelope, Peer
+from postroom.service import intake as module
 from postroom.service.channel import (
     Answers,
+    Ask,
     Change,
     Frames,
     Question,
     Ready,
+    Report,
     Room,
+    Told,
     decode_report,
     delivery,
     frame,
@@ -35,6 +45,8 @@ from postroom.service.sockets import UNFIT
 from postroom.spool.queue import entries
 from postroom.store import schema
 from postroom.store.engine import Store
+from postroom.watch.figures import Depth, Tally
+from tests.integration.processes import eventually
 
 LIST, NOBODY = Mailbox("mylist", "example.com"), Mailbox("nobody", "example.com")
 OWNER = Mailbox("mylist-owner", "example.com")
@@ -64,13 +76,13 @@ class Intake:
         """Everything in one write."""
         self.door.sendall(b"".join(b"".join(each) for each in pieces))
 
-    def hear(self) -> Ready | Room | Answers | None:
+    def hear(self) -> Report | None:
         """The next report; None when it has closed."""
         while (taken := self._frames.take()) is None:
             if not (data := self.door.recv(1_048_576)):
                 return None
             self._frames.feed(data)
-        report: Ready | Room | Answers = decode_report(taken[0])
+        report: Report = decode_report(taken[0])
         return report
 
     def answers(self, expected: int) -> dict[int, list[tuple[int, str, str]] | None]:
@@ -82,6 +94,13 @@ class Intake:
             if isinstance(report, Answers):
                 found |= dict(report.outcomes)
         return found
+
+    def tally(self) -> Tally:
+        """Ask it how it is going."""
+        self.say(frame(Ask()))
+        while not isinstance(report := self.hear(), Told):
+            assert report is not None, self.end()
+        return report.tally
 
     def end(self) -> tuple[int, str]:
         """Close; its exit status, and what it logged."""
@@ -264,3 +283,111 @@ def test_it_stores_what_it_was_sent_when_its_door_is_killed_with_answers_unread(
     assert (status, said.count('"event":"accepted"')) == (0, 50)
     assert "Traceback" not in said
     assert depth(store) == 50
+
+
+def test_asked_how_it_is_going_it_says_what_it_did(intake: Intake) -> None:
+    assert intake.tally().messages == 0
+    intake.say(mail(1, LIST, NOBODY), mail(2, OWNER), mail(3, NOBODY))
+    intake.answers(3)
+    found = intake.tally()
+    assert (found.messages, found.failed) == (2, "")
+    assert (found.recipients["post"], found.recipients["owner"]) == (1, 1)
+    assert found.recipients["unknown"] == 2
+    assert found.batches.total == 3
+    assert 1 <= sum(found.batches.counts) == sum(found.commits.counts) <= 3
+
+
+def test_it_says_what_it_was_asked_even_while_it_has_work(intake: Intake) -> None:
+    intake.say(*(mail(number, LIST) for number in range(100)), frame(Ask()), mail(100, LIST))
+    answered, told = 0, 0
+    while answered < 101 or not told:
+        report = intake.hear()
+        assert report is not None
+        answered += len(report.outcomes) if isinstance(report, Answers) else 0
+        told += isinstance(report, Told)
+    assert (answered, told) == (101, 1)
+
+
+def test_the_queues_are_counted_without_being_asked(store: Store) -> None:
+    first = Intake(store)
+    first.say(mail(1, LIST))
+    first.answers(1)
+    assert first.end()[0] == 0
+    second = Intake(store)
+    queues = eventually(lambda: second.tally().queues, "queues are counted")
+    assert queues is not None
+    assert queues["in"].entries == 1
+    assert queues["in"].oldest == pytest.approx(time.time(), abs=60)
+    assert queues["shunt"] == Depth(0, None)
+    assert second.end()[0] == 0
+
+
+def test_where_nobody_can_look_nothing_is_counted(store: Store) -> None:
+    intake = Intake(store, METRICS__LISTEN="")
+    intake.say(mail(1, LIST))
+    intake.answers(1)
+    pid = intake.process.pid
+    assert len(os.listdir(f"/proc/{pid}/task")) == 1
+    assert intake.tally().queues is None
+    assert intake.end()[0] == 0
+
+
+def test_a_commit_that_failed_is_known_until_one_succeeds(intake: Intake, store: Store) -> None:
+    with store.begin():  # it has the write lock
+        intake.say(mail(1, LIST, left=0.05))
+        assert intake.answers(1) == {1: spell([LATER])}
+        found = intake.tally()
+        assert "locked" in found.failed
+        assert found.troubles["busy"] >= 1
+    intake.say(mail(2, LIST))
+    intake.answers(1)
+    assert intake.tally().failed == ""
+
+
+@contextlib.contextmanager
+def hosted(store: Store, /, **sections: object) -> Iterator[socket.socket]:
+    """An intake in a thread of this process; the door's end of its channel."""
+    ours, theirs = socket.socketpair()
+    ours.settimeout(PATIENCE)
+    settings = msgspec.convert({"metrics": {"listen": ""}, **sections}, Settings)
+    process = module.Process(store, settings, Log(LogSettings("json"), io.StringIO()), theirs)
+    thread = threading.Thread(target=process.run)
+    thread.start()
+    try:
+        yield ours
+    finally:
+        ours.close()
+        thread.join(PATIENCE)
+        theirs.close()
+
+
+def ask_until(door: socket.socket, enough: Callable[[list[Report]], bool]) -> list[Report]:
+    """Ask how it is going, again and again, until what it says is enough."""
+    frames, deadline = Frames(), time.monotonic() + PATIENCE
+    heard: list[Report] = []
+    while not enough(heard):
+        assert time.monotonic() < deadline, heard[-3:]
+        door.sendall(b"".join(frame(Ask())))
+        frames.feed(door.recv(65_536))
+        heard += [decode_report(head) for head, _ in iter(frames.take, None)]
+    return heard
+
+
+def test_to_be_asked_all_the_time_does_not_put_off_upkeep(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "UPKEEP_EVERY", 0.05)
+    with hosted(store) as door:
+        heard = ask_until(door, lambda said: sum(isinstance(each, Room) for each in said) == 3)
+    assert sum(isinstance(each, Told) for each in heard) > 3
+
+
+def test_receipts_that_were_forgotten_are_counted(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "UPKEEP_EVERY", 0.01)
+    monkeypatch.setattr(module, "PURGE_EVERY", 0.01)
+    with hosted(store, store={"receipts_kept": 1e-9}) as door:
+        door.sendall(b"".join(mail(1, LIST) + mail(2, LIST, OWNER)))
+        ask_until(door, lambda said: any(isinstance(e, Told) and e.tally.purged == 3 for e in said))
+    assert counts(store) == [2, 3, 0]

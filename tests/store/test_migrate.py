@@ -1,25 +1,29 @@
 """Migrations: the schema is their sum, and a migration is all or nothing."""
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, Table, insert, inspect, select, text
 
+from postroom.spool.queue import claim
 from postroom.store import migrate as migrations
 from postroom.store import schema
 from postroom.store.engine import Store, StoreError, make_engine, open_store, revision_of
 from postroom.store.migrate import configuration, migrate
 
-SECOND = """
+NOW = schema.REVISION
+LATER = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "9999"
+down_revision = "NOW"
 
 
 def upgrade():
@@ -27,19 +31,19 @@ def upgrade():
     how = "always" if op.get_bind().dialect.name == "sqlite" else "never"
     with op.batch_alter_table("domain", recreate=how) as table:
         table.add_column(sa.Column("added", sa.Text))
-"""
+""".replace("NOW", NOW)
 
 
 @pytest.fixture
 def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A postroom of tomorrow, with a second migration; returns its file."""
+    """A postroom of tomorrow, with one more migration; returns its file."""
     scripts = tmp_path / "scripts 100%"
     shutil.copytree(migrations.SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    second = scripts / "versions" / "0002_second.py"
-    second.write_text(SECOND)
+    later = scripts / "versions" / "9999_later.py"
+    later.write_text(LATER)
     monkeypatch.setattr(migrations, "SCRIPTS", scripts)
-    monkeypatch.setattr(schema, "REVISION", "0002")
-    return second
+    monkeypatch.setattr(schema, "REVISION", "9999")
+    return later
 
 
 def structure(connection: Connection) -> dict[str, object]:
@@ -65,10 +69,23 @@ def _spell(value: object) -> str:
     return str(value)
 
 
-def definitions(connection: Connection) -> dict[str, str | None]:
-    """What SQLite keeps of each table and index, white space aside."""
-    rows = connection.execute(text("SELECT type || ' ' || name, sql FROM sqlite_master"))
-    return {name: sql and " ".join(sql.split()) for name, sql in rows}
+def definitions(connection: Connection) -> dict[str, list[str]]:
+    """What SQLite keeps of each table and index, white space aside; of a table the parts, in
+    any order, for a column that came later stands last; of an index also the columns, for
+    statements name those that come with a table."""
+    rows = connection.execute(text("SELECT type, name, sql FROM sqlite_master")).all()
+    found = {f"{kind} {name}": _parts(" ".join((sql or "").split())) for kind, name, sql in rows}
+    for name in (name for kind, name, _ in rows if kind == "index"):
+        columns = text("SELECT name FROM pragma_index_info(:name) ORDER BY seqno")
+        found[f"index {name}"] += connection.scalars(columns, {"name": name})
+    return found
+
+
+def _parts(sql: str) -> list[str]:
+    if not sql.startswith("CREATE TABLE"):
+        return [sql]
+    head, _, body = sql.partition("(")
+    return [head, *sorted(each.strip() for each in re.split(r",(?![^(]*\))", body[:-1]))]
 
 
 def test_the_newest_migration_is_the_revision_of_the_schema() -> None:
@@ -120,6 +137,9 @@ def test_migrated_and_created_files_hold_the_same_definitions(tmp_path: Path) ->
         store.close()
     assert found[0] == found[1]
     assert {"table domain", "table entry", "index ix_entry_leased"} <= found[0].keys()
+    # lists.routing names these.
+    assert found[0]["index sqlite_autoindex_domain_1"][1:] == ["mail_host"]
+    assert found[0]["index sqlite_autoindex_mailing_list_1"][1:] == ["mail_host", "list_name"]
 
 
 def test_a_second_migrate_has_nothing_to_do(url: str) -> None:
@@ -141,9 +161,9 @@ def test_the_directory_of_a_new_database_is_made(tmp_path: Path) -> None:
 
 def test_an_older_database_keeps_its_rows(url: str, later: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schema, "REVISION", "0001")
+        patch.setattr(schema, "REVISION", NOW)
         fill(url)
-    assert migrate(url) == ("0001", "0002")
+    assert migrate(url) == (NOW, "9999")
     store = open_store(url, create=False)
     try:
         with store.read() as connection:
@@ -155,17 +175,36 @@ def test_an_older_database_keeps_its_rows(url: str, later: Path) -> None:
         store.close()
 
 
+def test_mail_that_waits_comes_through_the_migrations(url: str) -> None:
+    store = Store(make_engine(url))
+    try:
+        with store.engine.connect() as connection:
+            command.upgrade(configuration(connection), "0001")
+            for statement in (
+                "INSERT INTO message VALUES (1, '', 'a@b', 5, 0, '', '', 'Hello')",
+                "INSERT INTO entry VALUES (2, 'in', NULL, 1, '{}', 9, 3, NULL, NULL, 'busy')",
+            ):
+                connection.execute(text(statement))
+            connection.commit()
+        assert migrate(url) == ("0001", schema.REVISION)
+        with store.begin() as connection:
+            (held,) = claim(connection, "in", limit=2, lease_for=60)
+        assert (held.id, held.sender, held.raw, held.attempts) == (2, "a@b", b"Hello", 4)
+    finally:
+        store.close()
+
+
 def test_a_migration_that_fails_changes_nothing(url: str, later: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schema, "REVISION", "0001")
+        patch.setattr(schema, "REVISION", NOW)
         fill(url)
-    later.write_text(SECOND + '    op.execute("INSERT INTO nowhere VALUES (1)")\n')
-    with pytest.raises(StoreError, match=r"0001 to 0002 failed and nothing was changed.*nowhere"):
+    later.write_text(LATER + '    op.execute("INSERT INTO nowhere VALUES (1)")\n')
+    with pytest.raises(StoreError, match=rf"{NOW} to 9999 failed and nothing was changed.*nowhere"):
         migrate(url)
     store = Store(make_engine(url))
     try:
         with store.read() as connection:
-            assert revision_of(connection) == "0001"
+            assert revision_of(connection) == NOW
             columns = [each["name"] for each in inspect(connection).get_columns("domain")]
             assert columns == ["mail_host", "alias_of", "description"]
     finally:
@@ -174,15 +213,15 @@ def test_a_migration_that_fails_changes_nothing(url: str, later: Path) -> None:
 
 def test_a_migration_that_breaks_a_reference_changes_nothing(sqlite_url: str, later: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schema, "REVISION", "0001")
+        patch.setattr(schema, "REVISION", NOW)
         fill(sqlite_url)
-    later.write_text(SECOND + '    op.execute("DELETE FROM domain")\n')
+    later.write_text(LATER + '    op.execute("DELETE FROM domain")\n')
     with pytest.raises(StoreError, match="nothing was changed, for rows of table mailing_list"):
         migrate(sqlite_url)
     store = Store(make_engine(sqlite_url))
     try:
         with store.read() as connection:
-            assert revision_of(connection) == "0001"
+            assert revision_of(connection) == NOW
             assert connection.scalars(select(schema.domain.c.mail_host)).all() == ["example.com"]
     finally:
         store.close()

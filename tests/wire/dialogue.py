@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from postroom.lmtp.session import Limits
+from postroom.lmtp.protocol import Limits, capabilities
 from postroom.mail import reply
 from postroom.mail.address import Mailbox, fold
 from postroom.mail.envelope import Envelope
@@ -86,6 +86,7 @@ class Dialogue(NamedTuple):
     verify: Reply | None = None
     admit: Reply | None = None
     outcome_unknown: bool = False
+    no_room: bool = False  # for a message that needs some of the memory budget
 
     @property
     def sent(self) -> bytes:
@@ -130,6 +131,11 @@ SETTINGS: dict[str, Callable[[Dialogue, str], Dialogue]] = {
     "max_recipients": lambda one, value: one._replace(
         limits=one.limits._replace(max_recipients=int(value))
     ),
+    "max_errors": lambda one, value: one._replace(
+        limits=one.limits._replace(max_errors=int(value))
+    ),
+    "max_junk": lambda one, value: one._replace(limits=one.limits._replace(max_junk=int(value))),
+    "no-room": lambda one, _: one._replace(no_room=True),
     # The dialogue begins after the greeting and LHLO, which the player plays.
     "after-lhlo": lambda one, _: one._replace(after_lhlo=True),
     # What the door answers: 451 is local trouble, 452 no room.
@@ -240,6 +246,5 @@ def introduction(limits: Limits) -> Iterator[Send | Expect]:
     """Greeting and LHLO."""
     yield Expect(f"220 {HOST} {IDENT}")
     yield Send(b"LHLO client.example.org\r\n")
-    for keyword in (HOST, "PIPELINING", "ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8"):
-        yield Expect(f"250-{keyword}")
-    yield Expect(f"250 SIZE {limits.max_message_size}")
+    for line in capabilities(HOST, limits.max_message_size, False).wire.decode().splitlines():
+        yield Expect(line)

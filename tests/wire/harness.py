@@ -9,14 +9,16 @@ import contextlib
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import pytest
 import uvloop
 
+from postroom.lmtp.admission import ServerConfig
 from postroom.lmtp.budget import Budget, Ticket
-from postroom.lmtp.server import Answer, Connection, Server, ServerConfig
-from postroom.lmtp.session import Limits
+from postroom.lmtp.connection import Answer, Connection
+from postroom.lmtp.protocol import Limits, capabilities
+from postroom.lmtp.server import Server
 from postroom.mail import reply
 from postroom.mail.address import Mailbox
 from postroom.mail.envelope import Envelope
@@ -124,10 +126,31 @@ class WatchedServer(Server):
     def __init__(self, config: ServerConfig, desk: Desk) -> None:
         super().__init__(config, desk)
         self.departures: asyncio.Queue[Connection] = asyncio.Queue()
+        self.gone: list[Connection] = []
 
     def left(self, connection: Connection) -> None:
         super().left(connection)
         self.departures.put_nowait(connection)
+        self.gone.append(connection)
+
+
+class Reader(Protocol):
+    """What a client reads with."""
+
+    async def readline(self) -> bytes: ...
+    async def read(self, octets: int = -1) -> bytes: ...
+
+
+class Writer(Protocol):
+    """What a client writes with."""
+
+    @property
+    def transport(self) -> asyncio.WriteTransport: ...
+    def write(self, data: bytes) -> None: ...
+    def write_eof(self) -> None: ...
+    def get_extra_info(self, name: str) -> Any: ...
+    def close(self) -> None: ...
+    async def wait_closed(self) -> None: ...
 
 
 class House(NamedTuple):
@@ -138,16 +161,36 @@ class House(NamedTuple):
     budget: WatchedBudget
     port: int
 
+    def change(self, **config: Any) -> None:
+        """Use other settings from this moment on; so a test can let time run out when it is
+        ready for that."""
+        server = self.server
+        server.reconfigure(server.admission.config._replace(**config))
+        if server._round is not None:
+            server._round.cancel()
+        server._go_round()
+
+    async def until_left(self, stay: int = 0) -> None:
+        """Wait until so many connections are left."""
+        while len(self.server.connections) > stay:
+            await self.server.departures.get()
+
     @contextlib.asynccontextmanager
-    async def client(self, introduced: bool = True) -> AsyncIterator["Client"]:
-        """Connect; unless told otherwise, the greeting is read and LHLO said."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+    async def client(
+        self, introduced: bool = True, address: str = "127.0.0.1"
+    ) -> AsyncIterator["Client"]:
+        """Connect from this address; unless told otherwise, the greeting is read and LHLO
+        said."""
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self.port, local_addr=(address, 0)
+        )
         client = Client(reader, writer)
         try:
             if introduced:
                 await client.expect(f"220 {HOST} {IDENT}")
                 client.send("LHLO client.example.org")
-                await client.lines(6)
+                tls = self.server.admission.config.tls is not None
+                await client.lines(INTRODUCTION + tls)
             yield client
         finally:
             await client.close()
@@ -157,7 +200,7 @@ class House(NamedTuple):
 async def house(desk: Desk | None = None, **config: Any) -> AsyncIterator[House]:
     """A server on a free port; `config` as in `ServerConfig`, `limits` among it."""
     desk = desk or Desk()
-    settings = ServerConfig(HOST, IDENT)._replace(**config)
+    settings = ServerConfig(HOST, IDENT, penalty=0.05)._replace(**config)
     server = WatchedServer(settings, desk)
     server.budget = budget = WatchedBudget(settings.memory_budget)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as bound:
@@ -172,8 +215,8 @@ async def house(desk: Desk | None = None, **config: Any) -> AsyncIterator[House]
 class Client:
     """A client that says exactly what it is told and reads no more than it is told."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
+    def __init__(self, reader: Reader, writer: Writer) -> None:
+        self.reader = reader
         self.writer = writer
 
     def send(self, *lines: str) -> Self:
@@ -183,7 +226,7 @@ class Client:
 
     async def lines(self, count: int) -> list[str]:
         """Read so many lines."""
-        read = [await self._reader.readline() for _ in range(count)]
+        read = [await self.reader.readline() for _ in range(count)]
         return [line.decode("ascii").removesuffix("\r\n") for line in read]
 
     async def expect(self, *lines: str) -> None:
@@ -192,7 +235,7 @@ class Client:
 
     async def expect_end(self) -> None:
         """The server must say nothing more and close."""
-        assert await self._reader.read() == b""
+        assert await self.reader.read() == b""
 
     async def expect_gone(self) -> None:
         """The connection must end without a word, if need be by a reset."""
@@ -220,33 +263,13 @@ class Client:
             await self.writer.wait_closed()
 
 
-class Recorder(asyncio.Transport):
-    """A transport that keeps each write apart."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.writes: list[bytes] = []
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.writes.append(bytes(data))
-
-    def close(self) -> None:
-        self.writes.append(b"closed")
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
-
-
-def in_data(server: Server) -> tuple[Connection, Recorder]:
-    """A connection after 354, without a socket: turns of the loop can be told apart."""
-    connection, transport = Connection(server), Recorder()
-    connection.connection_made(transport)
-    connection.data_received(b"LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@example.com>\r\nDATA\r\n")
-    del transport.writes[:]
-    return connection, transport
+def small_buffers(connection: Connection, client: Client) -> None:
+    """Let the system hold little between the two, so that one is soon clogged."""
+    for transport, option in (
+        (connection._transport, socket.SO_SNDBUF),
+        (client.writer.transport, socket.SO_RCVBUF),
+    ):
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, option, 4096)
 
 
 def line(answer: Reply) -> str:
@@ -264,6 +287,7 @@ RECIPIENT_OK = line(reply.RECIPIENT_OK)
 ACCEPTED = line(reply.ACCEPTED)
 NO_ROOM = line(reply.NO_ROOM)
 SHUTTING_DOWN = line(reply.SHUTTING_DOWN)
+INTRODUCTION = capabilities(HOST, 1, False).wire.count(b"\n")  # lines, without STARTTLS
 # Too much for one read, so that it has to ask for room.
 LARGE = b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd\r\n" * 10_000
 ROOM_FOR_ONE: dict[str, Any] = {

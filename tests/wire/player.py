@@ -8,7 +8,8 @@ must give the same. `assert` says what differs from the dialogue.
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from postroom.lmtp.session import Close, Deliver, Event, Reserve, Session, Verify
+from postroom.lmtp.protocol import Close, Deliver, Event, Later, Reserve, Verify
+from postroom.lmtp.session import Session
 from tests.wire.dialogue import HOST, IDENT, Dialogue, Expect, Queued, queued
 
 
@@ -49,7 +50,9 @@ class Player:
             case Verify(recipients):
                 return self.session.verified(self._dialogue.verified(recipients))
             case Reserve():
-                return self.session.reserved(True)
+                return self.session.reserved(not self._dialogue.no_room)
+            case Later():
+                return self.session.resume()
             case Close():
                 self.closed = True
         return None

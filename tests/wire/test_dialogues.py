@@ -11,9 +11,8 @@ from tests.wire.player import check, in_step, reply_lines, whole
 
 FOLDER = Path(__file__).parent
 DIALOGUES = list(load_all(FOLDER))
-# What of the checklist is shown here or by a test named for it; 44 to 46 and 51 belong to
-# extensions that are not offered, 54 to 56 to abuse, 58 to the spool.
-ITEMS = {*range(1, 44), *range(47, 51), 52, 53, 57}
+# What of the checklist is shown here or by a test named for it; 58 belongs to the spool.
+ITEMS = {*range(1, 58)}
 _NAMED = re.compile(r"def test_\w*?items?((?:_\d+)+)")
 # Code, mark, enhanced code of the same class, printable text.
 _REPLY = re.compile(r"([245])\d\d[ -]\1\.\d{1,3}\.\d{1,3} [\x20-\x7e]+")

@@ -2,24 +2,32 @@
 
 import asyncio
 
-from postroom.lmtp.server import Server, ServerConfig
-from postroom.lmtp.session import SMALL_BODY
+import pytest
+
+from postroom.lmtp.admission import ServerConfig
+from postroom.lmtp.server import Server
+from postroom.lmtp.transfer import SMALL_BODY
 from postroom.mail import reply
 from tests.wire.dialogue import HOST, IDENT
 from tests.wire.harness import (
     ACCEPTED,
     LARGE,
     NO_ROOM,
+    RECIPIENT_OK,
     ROOM_FOR_ONE,
+    SENDER_OK,
     Client,
     Desk,
     House,
     both_loops,
     house,
-    in_data,
     limits,
+    line,
     run,
 )
+from tests.wire.recorder import TRANSACTION, in_data
+
+DONE = line(reply.DONE)
 
 
 async def _begin(client: Client, sender: str) -> None:
@@ -219,5 +227,76 @@ def test_room_of_a_message_in_storage_is_kept_until_it_is_answered(loop: str) ->
             desk.take(held)
             desk.take(await desk.waiting.get())
             await two.expect(ACCEPTED)
+
+    run(loop, test)
+
+
+# After a refusal, or between chunks
+
+
+@both_loops
+@pytest.mark.parametrize("way", ["refused", "dropped"])
+def test_room_of_a_message_that_is_refused_or_dropped_is_given_back(loop: str, way: str) -> None:
+    async def test() -> None:
+        async with house(**ROOM_FOR_ONE) as home, home.client() as client, home.client() as other:
+            for _ in range(2):
+                if way == "refused":
+                    await client.open_data("a@example.com")
+                    client.writer.write(LARGE * 2 + b".\r\n")
+                    await client.expect(line(reply.TOO_BIG))
+                else:
+                    client.send("MAIL FROM:<>", "RCPT TO:<a@example.com>")
+                    client.writer.write(b"BDAT %d\r\n%s" % (len(LARGE), LARGE))
+                    await client.expect(SENDER_OK, RECIPIENT_OK, line(reply.CHUNK_OK))
+                    assert home.budget.free < home.budget.total
+                    client.send("RSET")
+                    await client.expect(DONE)
+                assert home.budget.free == home.budget.total
+            await other.open_data("a@example.com")
+            other.writer.write(LARGE + b".\r\n")
+            await other.expect(ACCEPTED)
+
+    run(loop, test)
+
+
+@both_loops
+def test_room_of_a_message_is_not_taken_for_that_of_the_next_in_the_same_segment(
+    loop: str,
+) -> None:
+    async def test() -> None:
+        async with house(**ROOM_FOR_ONE) as home, home.client() as client:
+            chunk = b"BDAT 100000\r\n" + b"x" * 100_000
+            client.writer.write(TRANSACTION + chunk)
+            await client.expect(SENDER_OK, *[RECIPIENT_OK] * 2, line(reply.CHUNK_OK))
+            # The first is dropped; if its room were kept, there would be none for the second.
+            client.writer.write(b"RSET\r\n" + TRANSACTION + chunk + b"BDAT 0 LAST\r\n")
+            await client.expect(DONE, SENDER_OK, *[RECIPIENT_OK] * 2, line(reply.CHUNK_OK))
+            await client.expect(ACCEPTED, ACCEPTED)
+            assert home.budget.free == home.budget.total
+
+    run(loop, test)
+
+
+@both_loops
+def test_room_refused_between_chunks_is_said_for_each_chunk_and_recipient(loop: str) -> None:
+    async def test() -> None:
+        async with (
+            house(Desk(holds=True), room_wait=0.01, **ROOM_FOR_ONE) as home,
+            home.client() as holder,
+            home.client() as client,
+        ):
+            await holder.open_data("a@example.com")
+            holder.writer.write(LARGE)
+            await home.budget.requests.get()
+            client.writer.write(TRANSACTION + b"BDAT 60000\r\n" + b"x" * 60_000)
+            await client.expect(SENDER_OK, *[RECIPIENT_OK] * 2, line(reply.CHUNK_OK))
+            client.writer.write(b"BDAT 60000\r\n" + b"x" * 60_000)
+            await client.expect(NO_ROOM)
+            client.writer.write(b"BDAT 60000 LAST\r\n" + b"x" * 60_000 + b"NOOP\r\n")
+            await client.expect(NO_ROOM, NO_ROOM, DONE)
+            holder.send(".")
+            home.desk.take(await home.desk.waiting.get())
+            await holder.expect(ACCEPTED)
+            assert home.budget.free == home.budget.total
 
     run(loop, test)

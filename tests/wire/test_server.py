@@ -2,33 +2,36 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from postroom.lmtp.server import Connection, Server, ServerConfig
+from postroom.base.settings import SettingsError, load
+from postroom.lmtp.admission import ServerConfig
+from postroom.lmtp.server import Server
 from postroom.mail import reply
-from postroom.service.settings import SettingsError, load
 from tests.wire.dialogue import HOST, IDENT, Dialogue, load_all
 from tests.wire.harness import (
     ACCEPTED,
+    INTRODUCTION,
     LARGE,
     RECIPIENT_OK,
     ROOM_FOR_ONE,
     SENDER_OK,
     Client,
     Desk,
-    Recorder,
     both_loops,
     house,
-    in_data,
     limits,
     line,
     run,
 )
 from tests.wire.player import Played, check, turns
+from tests.wire.recorder import Recorder, in_data
 
 FOLDER = Path(__file__).parent
 # The dialogues
@@ -46,8 +49,10 @@ FOLDER = Path(__file__).parent
 def test_dialogue_played_over_a_socket(loop: str, dialogue: Dialogue, refuse_at_rcpt: bool) -> None:
     async def test() -> None:
         desk = Desk(dialogue)
-        settings = dialogue.limits._replace(refuse_at_rcpt=refuse_at_rcpt)
-        async with house(desk, limits=settings) as home, home.client(introduced=False) as client:
+        config: dict[str, Any] = {"limits": dialogue.limits._replace(refuse_at_rcpt=refuse_at_rcpt)}
+        if dialogue.no_room:
+            config |= {"memory_budget": 0, "room_wait": 0.01}
+        async with house(desk, **config) as home, home.client(introduced=False) as client:
             output: list[str] = []
             for said, octets in turns(dialogue):
                 output += await client.lines(len(said))
@@ -165,11 +170,11 @@ def test_the_envelope_tells_the_peer_and_its_name(loop: str, tmp_path: Path) -> 
             local = Client(*await asyncio.open_unix_connection(path))
             await local.lines(1)
             local.send("LHLO local")
-            await local.lines(6)
+            await local.lines(INTRODUCTION)
             await local.open_data("a@example.com")
             local.send(".")
             delivery = await desk.waiting.get()
-            assert delivery.envelope.peer == ("unix socket", "local")
+            assert delivery.envelope.peer == (f"unix:uid={os.getuid()},pid={os.getpid()}", "local")
             desk.take(delivery)
             await local.expect(ACCEPTED)
             await local.close()
@@ -182,11 +187,12 @@ def test_new_settings_hold_for_new_connections(loop: str) -> None:
     async def test() -> None:
         async with house() as home, home.client() as old:
             home.server.reconfigure(
-                home.server.config._replace(limits=limits(max_message_size=1000))
+                home.server.admission.config._replace(limits=limits(max_message_size=1000))
             )
             async with home.client(introduced=False) as new:
                 new.send("LHLO x", "MAIL FROM:<> SIZE=2000")
-                assert (await new.lines(8))[-2:] == ["250 SIZE 1000", line(reply.TOO_BIG)]
+                said = await new.lines(INTRODUCTION + 2)
+                assert said[-2:] == ["250 SIZE 1000", line(reply.TOO_BIG)]
             old.send("MAIL FROM:<> SIZE=2000")
             await old.expect(SENDER_OK)
 
@@ -202,7 +208,7 @@ def test_item_48_the_replies_of_a_pipelined_group_leave_in_one_write(
 ) -> None:
     async def test() -> None:
         settings = limits(refuse_at_rcpt=refuse_at_rcpt)
-        connection = Connection(Server(ServerConfig(HOST, IDENT, settings), Desk()))
+        connection = Server(ServerConfig(HOST, IDENT, settings), Desk()).new_connection()
         transport = Recorder()
         connection.connection_made(transport)
         connection.data_received(b"LHLO x\r\n")
@@ -225,7 +231,7 @@ def test_item_48_the_replies_of_a_pipelined_group_leave_in_one_write(
 def test_a_connection_that_is_closing_says_and_hears_nothing_more() -> None:
     async def test() -> None:
         server = Server(ServerConfig(HOST, IDENT), Desk())
-        connection, transport = Connection(server), Recorder()
+        connection, transport = server.new_connection(), Recorder()
         connection.connection_made(transport)
         connection.data_received(b"QUIT\r\n")
         assert transport.writes[1:] == [reply.BYE.wire, b"closed"]
@@ -293,7 +299,8 @@ def test_small_writes_are_not_delayed(loop: str) -> None:
 @both_loops
 def test_a_client_that_does_not_read_its_replies_is_not_read_from(loop: str) -> None:
     async def test() -> None:
-        async with house() as home:
+        patient = limits(max_junk=10_000_000, max_commands=10_000_000)
+        async with house(limits=patient) as home:
             running = asyncio.get_running_loop()
             with socket.create_connection(("127.0.0.1", home.port)) as client:
                 client.setblocking(False)
@@ -301,14 +308,15 @@ def test_a_client_that_does_not_read_its_replies_is_not_read_from(loop: str) -> 
                 flood = b"HELP\r\n" * 1000
                 await running.sock_recv(client, 4096)  # the greeting
                 (connection,) = home.server.connections
-                transport = connection._transport
+                transport, session = connection._transport, connection._session
+                assert session is not None
                 while transport.is_reading():
                     assert len(sent) < 50_000_000, "read on although nobody reads the replies"
                     with contextlib.suppress(BlockingIOError):
                         sent += flood[: client.send(flood)]
                     await asyncio.sleep(0)
                 assert transport.get_write_buffer_size() < 8_000_000
-                assert connection._session.backlog < 1_000_000
+                assert session.backlog < 1_000_000
                 # Once it reads, everything is answered and nothing twice.
                 whole = sent + flood[len(sent) % len(flood) :] if len(sent) % len(flood) else sent
                 await asyncio.gather(

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from postroom.lmtp.server import Connection, Server, ServerConfig
+from postroom.lmtp.admission import ServerConfig
+from postroom.lmtp.server import Server
 from postroom.mail import reply
 from tests.wire.dialogue import HOST, IDENT, Queued
 from tests.wire.harness import (
@@ -12,12 +13,12 @@ from tests.wire.harness import (
     SHUTTING_DOWN,
     Desk,
     House,
-    Recorder,
     both_loops,
     house,
     line,
     run,
 )
+from tests.wire.recorder import Recorder
 
 
 async def _stop(home: House, patience: float = 20.0) -> "asyncio.Task[None]":
@@ -126,10 +127,11 @@ def test_item_57_a_connection_that_comes_while_the_server_stops_gets_421() -> No
     async def test() -> None:
         server = Server(ServerConfig(HOST, IDENT), Desk())
         await server.stop(0)
-        connection, transport = Connection(server), Recorder()
+        connection, transport = server.new_connection(), Recorder()
         connection.connection_made(transport)
         connection.data_received(b"LHLO x\r\n")
         assert transport.writes == [reply.SHUTTING_DOWN.wire, b"closed"]
+        connection.connection_lost(None)
         assert server.connections == set()
 
     run("asyncio", test)

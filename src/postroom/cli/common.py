@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from postroom.service.settings import Settings, SettingsError, find_file, load
+from postroom.base.settings import Settings, SettingsError, find_file, load
 
 
 class Failed(click.ClickException):

@@ -14,10 +14,10 @@ import msgspec
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from postroom.base.settings import PREFIX, Settings
 from postroom.cli.common import Options, example, safe
 from postroom.cli.database import sentences
 from postroom.cli.output import json_option, print_object
-from postroom.service.settings import PREFIX, Settings
 from postroom.store.engine import make_engine
 
 SECRET = ("password", "sslpassword")  # what PostgreSQL's URLs may hold besides the userinfo

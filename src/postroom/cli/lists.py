@@ -16,6 +16,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from postroom.base.places import Unix, parse_listen
 from postroom.cli.common import Failed, Options, example, safe, word
 from postroom.cli.database import opened
 from postroom.cli.output import (
@@ -30,7 +31,6 @@ from postroom.cli.output import (
 from postroom.lists import registry
 from postroom.lists.endpoint import SUBADDRESSES
 from postroom.mail.address import Mailbox
-from postroom.service.settings import parse_listen
 from postroom.spool.upkeep import remove_list, rename_list
 
 CHUNK = 5000  # lists for each step of the progress bar
@@ -136,8 +136,9 @@ def rename(options: Options, old: str, new: str) -> None:
     with opened(options) as store, store.begin() as connection:
         before = registry.find_list(connection, old).posting_address
         renamed = rename_list(connection, old, new)
-        warning = registry.shadow_warning(connection, renamed.posting_address)
-    _warn([warning] if warning else [])
+        address = registry.posting_address(renamed.posting_address)
+        warnings = registry.shadow_warnings(connection, [address])
+    _warn(warnings)
     after, list_id = renamed.posting_address, renamed.list_id
     click.echo(safe(f"{before} is now {after}; its list-id stays {list_id}"))
 
@@ -230,12 +231,15 @@ def _warn(warnings: Iterable[str]) -> None:
 def _say_what_next(options: Options, box: Mailbox) -> None:
     if not str(box).isascii():
         return  # smtplib would need to be told
-    host, chosen = parse_listen(options.settings().lmtp.listen[0])
-    port = chosen or "PORT"  # the one that the system chose is known to `serve` alone
+    where = parse_listen(options.settings().lmtp.listen[0])
+    if isinstance(where, Unix):
+        server = f"{json.dumps(where.path)}, local_hostname="
+    else:  # a port that the system chose is known to `serve` alone
+        server = f"{json.dumps(where.host)}, {where.port or 'PORT'}, "
     text = "From: anne@example.org\nSubject: hello\n\nHello, list.\n"
     sender, recipient, message = map(json.dumps, ("anne@example.org", str(box), text))
     code = (
-        f'import smtplib; smtplib.LMTP("{host}", {port}, "localhost")'
+        f'import smtplib; smtplib.LMTP({server}"localhost")'
         f".sendmail({sender}, {recipient}, {message})"
     )
     click.echo(f"Send it a first message while `{options.command('serve')}` runs:")

@@ -64,6 +64,9 @@ COMMANDS = {
     "list": Lazy("postroom.cli.lists:lists", "Mailing lists."),
     "queue": Lazy("postroom.cli.queues:queue", "Mail that was accepted and waits."),
     "config": Lazy("postroom.cli.config:config", "The settings in force."),
+    "mta": Lazy("postroom.cli.mta:mta", "Configuration for your mail server."),
+    "doctor": Lazy("postroom.cli.doctor:doctor", "Look for what is wrong, and say what to do."),
+    "top": Lazy("postroom.cli.top:top", "Watch the server at work."),
     "migrate": Lazy("postroom.cli.migrate:migrate", "Bring the database up to date, or make it."),
 }
 

@@ -104,6 +104,6 @@ def _split(name: str, detail: str) -> Iterator[Reading]:
         yield Reading(base, canonical, detail)
 
 
-def shadowed(list_name: str) -> Reading | None:
-    """The endpoint of another list that a list of this name would take the place of."""
-    return next(_split(list_name, ""), None)
+def shadowed(list_name: str) -> list[Reading]:
+    """The endpoints of other lists that a list of this name takes the place of."""
+    return list(readings(list_name, list_name))[1:]

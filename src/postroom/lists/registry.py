@@ -5,13 +5,13 @@ bad input changes nothing. Fails with `ListError`, one sentence fit for a person
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from email_validator import EmailNotValidError, ValidatedEmail, validate_email
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
-from postroom.lists.endpoint import MAX_NAME, POSTMASTER, host_of, shadowed
+from postroom.lists.endpoint import MAX_NAME, POSTMASTER, SUBADDRESSES, host_of, shadowed
 from postroom.mail.address import AddressError, Mailbox, fold, parse_mailbox
 from postroom.store.schema import domain, mailing_list
 
@@ -195,37 +195,57 @@ def delete_list(connection: Connection, key: int) -> None:
 
 
 def shadow_warnings(connection: Connection, boxes: Sequence[Mailbox]) -> list[str]:
-    """What an administrator should know about lists that have these addresses, if anything.
+    """What an administrator should know about the new lists at these addresses: which take
+    the place of an endpoint of another list, and whose endpoints other lists have taken.
 
     The number of statements does not grow with that of the lists, but for one query per
-    thousand that may take the place of another list's endpoint.
+    thousand.
     """
-    taken = {
-        box: str(Mailbox(reading.list_name, box.domain))
-        for box in boxes
-        if (reading := shadowed(box.local)) is not None
-    }
-    others = sorted(set(taken.values()))
-    there: set[str] = set()
-    for first in range(0, len(others), 1000):
-        there.update(
-            connection.scalars(
-                select(mailing_list.c.posting_address).where(
-                    mailing_list.c.posting_address.in_(others[first : first + 1000])
-                )
-            )
+    takers = [*boxes, *_like_endpoints(connection, boxes)]
+    owners = {taker: _owners(taker) for taker in takers}
+    there = _those_there(connection, {owner for found in owners.values() for owner in found})
+    new = set(boxes)
+    warnings = []
+    for taker, found in owners.items():
+        owner = next((each for each in found if each in there), None)
+        if owner is None or not {owner, taker} & new:
+            continue
+        suffix = taker.local.removeprefix(owner.local)
+        warnings.append(
+            f"{taker} was the {suffix} address of {owner}; mail to it now posts to the new list"
+            if taker in new
+            else f"{taker} is a list, so {owner} has no {suffix} address"
         )
-    return [
-        f"{box} was the -{box.local.rpartition('-')[2]} address of {other}; "
-        "mail to it now posts to the new list"
-        for box, other in taken.items()
-        if other in there
-    ]
+    return warnings
 
 
-def shadow_warning(connection: Connection, address: str) -> str | None:
-    """`shadow_warnings` for one address; None where there is nothing to say."""
-    return next(iter(shadow_warnings(connection, [_parsed(address)])), None)
+def _owners(taker: Mailbox) -> list[Mailbox]:
+    """The lists one of whose endpoints has this address, the one it belongs to first."""
+    return [Mailbox(each.list_name, taker.domain) for each in shadowed(taker.local)]
+
+
+def _like_endpoints(connection: Connection, boxes: Sequence[Mailbox]) -> Iterator[Mailbox]:
+    """Lists in the domains of `boxes` whose names look like endpoints of other lists."""
+    name, host = mailing_list.c.list_name, mailing_list.c.mail_host
+    looks = or_(*(name.contains(f"-{suffix}") for suffix in SUBADDRESSES))
+    for some in _thousands(sorted({box.domain for box in boxes})):
+        for row in connection.execute(select(name, host).where(host.in_(some), looks)):
+            yield Mailbox(*row)
+
+
+def _those_there(connection: Connection, boxes: Collection[Mailbox]) -> set[Mailbox]:
+    """Those of `boxes` that are addresses of lists."""
+    address = mailing_list.c.posting_address
+    found: set[str] = set()
+    for some in _thousands([str(box) for box in boxes]):
+        found.update(connection.scalars(select(address).where(address.in_(some))))
+    return {box for box in boxes if str(box) in found}
+
+
+def _thousands(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    """A thousand at a time: a statement cannot take any number."""
+    for first in range(0, len(values), 1000):
+        yield values[first : first + 1000]
 
 
 def _list(row: Row[int, str, str, str, float]) -> MailingList:

@@ -26,7 +26,7 @@ class Budget:
     """`total` octets to share out."""
 
     def __init__(self, total: int) -> None:
-        self._free = total
+        self._total = self._free = total
         self._waiting: deque[Ticket] = deque()
 
     def request(self, octets: int, granted: Callable[[], object]) -> Ticket:
@@ -55,8 +55,24 @@ class Budget:
 
     def resize(self, by: int) -> None:
         """Change the total; a smaller one takes effect as room is given back."""
+        self._total += by
         self._free += by
         self._serve()
+
+    @property
+    def total(self) -> int:
+        """Octets there are to share out."""
+        return self._total
+
+    @property
+    def free(self) -> int:
+        """Octets that nobody holds; below 0 while a smaller total takes effect."""
+        return self._free
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for octets."""
+        return len(self._waiting)
 
     def _serve(self) -> None:
         while self._waiting and self._waiting[0]._wanted <= self._free:

@@ -1,4 +1,4 @@
-"""The arguments of MAIL and RCPT.
+"""The arguments of MAIL, RCPT and BDAT.
 
 For: turning an argument into values. Guarantees: linear time on lines that the session
 bounds; no control character passes. Fails with `Refused`, which carries the reply.
@@ -16,6 +16,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _COMMON = re.compile(r"(?i:FROM|TO):<([\w!#$%&'*+/=?^`{|}~.-]{1,255})@([\w.-]{1,255})>", re.ASCII)
 _PATH = re.compile(r'<((?:[^"<>\\]|"(?:[^"\\]|\\.)*"|\\.)*)>(.*)')
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\x00-\x20=\x7f]+))?")
+_CHUNK = re.compile(rb"(\d{1,20})(?:[ \t]+(.*))?", re.DOTALL)
 MAX_SIZE_DIGITS = 20  # RFC 1870 3
 
 
@@ -28,20 +29,31 @@ class Refused(Exception):
 
 
 class Mail(NamedTuple):
-    """MAIL as parsed: sender ("" is the null sender), declared size in octets, SMTPUTF8."""
+    """MAIL as parsed: sender ("" is the null sender), declared size in octets, SMTPUTF8,
+    BODY=BINARYMIME."""
 
     sender: str
     size: int | None = None
     smtputf8: bool = False
+    binary: bool = False
+
+
+class Chunk(NamedTuple):
+    """BDAT as parsed: how many octets follow, whether they are the last of the message;
+    `sound` is False if the command was wrong but for its number."""
+
+    octets: int
+    last: bool = False
+    sound: bool = True
 
 
 def parse_mail(argument: bytes) -> Mail:
-    """Parse what follows the verb MAIL. RFC 5321 4.1.1.2, RFC 1870, 6152, 6531."""
+    """Parse what follows the verb MAIL. RFC 5321 4.1.1.2, RFC 1870, 3030, 6152, 6531."""
     text = _decode(argument, reply.BAD_SENDER)
     if text[:1] in "Ff" and _COMMON.fullmatch(text):
         return Mail(text[6:-1])
     inside, parameters = _split_path(text, "FROM:", reply.BAD_SENDER)
-    size, smtputf8, seen = None, False, set()
+    size, smtputf8, binary, seen = None, False, False, set()
     for word in parameters.split():
         match = _PARAMETER.fullmatch(word)
         keyword = match[1].upper() if match else ""
@@ -52,9 +64,10 @@ def parse_mail(argument: bytes) -> Mail:
         if keyword == "SIZE":
             size = _size(value)
         elif keyword == "BODY":
-            # BINARYMIME is CHUNKING's (RFC 3030), which is not offered.
-            if value is None or value.upper() not in ("7BIT", "8BITMIME"):
+            kind = (value or "").upper()
+            if kind not in ("7BIT", "8BITMIME", "BINARYMIME"):
                 raise Refused(reply.UNKNOWN_PARAMETER)
+            binary = kind == "BINARYMIME"
         elif keyword == "SMTPUTF8":
             if value is not None:
                 raise Refused(reply.BAD_PARAMETER)
@@ -64,12 +77,12 @@ def parse_mail(argument: bytes) -> Mail:
     if not inside.isascii() and not smtputf8:
         raise Refused(reply.NEED_SMTPUTF8)  # RFC 6531 3.5
     if not inside:
-        return Mail("", size, smtputf8)  # RFC 5321 4.5.5: the null sender
+        return Mail("", size, smtputf8, binary)  # RFC 5321 4.5.5: the null sender
     try:
         _, sender = parse_mailbox(inside)
     except AddressError:
         raise Refused(reply.BAD_SENDER) from None
-    return Mail(sender, size, smtputf8)
+    return Mail(sender, size, smtputf8, binary)
 
 
 def parse_recipient(argument: bytes, smtputf8: bool) -> Mailbox:
@@ -89,6 +102,16 @@ def parse_recipient(argument: bytes, smtputf8: bool) -> Mailbox:
     if not inside.isascii() and not smtputf8:
         raise Refused(reply.NEED_SMTPUTF8)
     return mailbox
+
+
+def parse_chunk(argument: bytes) -> Chunk:
+    """Parse what follows the verb BDAT (RFC 3030 2). Raises `Refused` if it cannot be told
+    how many octets follow."""
+    match = _CHUNK.fullmatch(argument)
+    if match is None:
+        raise Refused(reply.BAD_CHUNK)
+    word = (match[2] or b"").strip(b" \t").upper()
+    return Chunk(int(match[1]), word == b"LAST", word in (b"", b"LAST"))
 
 
 def _decode(argument: bytes, malformed: Reply) -> str:

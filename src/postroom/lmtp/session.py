@@ -2,115 +2,56 @@
 
 For: all that the protocol decides. The driver feeds `receive`, sends what `output`
 returns and carries out the one event it may be given; while that event waits for its
-answer, further input is kept and not looked at. Guarantees: at 354 the number of replies
-owed is fixed, and every path gives exactly so many or none and a close; the replies to
-the same octets do not depend on how they were cut; memory is bounded by one message, one
-line and what the driver feeds at once. A misuse by the driver is an AssertionError.
+answer, further input is kept and not looked at. Guarantees: at 354, or with the first chunk,
+the number of replies owed for the message is fixed, and every path gives exactly so many or
+none and a close; the replies to the same octets do not depend on how they were cut; memory
+is bounded by one message, one line and what the driver feeds at once. A misuse by the driver
+is an AssertionError.
 """
 
-import enum
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple
+from functools import lru_cache
+from typing import Final
 
-from postroom.lmtp.body import Body
-from postroom.lmtp.grammar import Refused, parse_mail, parse_recipient
+from postroom.lmtp.body import Body, Chunks
+from postroom.lmtp.conduct import Conduct, is_error
+from postroom.lmtp.grammar import Refused, parse_chunk, parse_mail, parse_recipient
+from postroom.lmtp.protocol import (
+    FOREIGN,
+    LEGAL,
+    REFUSED,
+    Close,
+    Deliver,
+    Event,
+    Later,
+    Limits,
+    Reserve,
+    StartTls,
+    State,
+    Verify,
+    capabilities,
+    greeting,
+)
+from postroom.lmtp.transfer import Transfer
 from postroom.mail import reply
 from postroom.mail.address import Mailbox
 from postroom.mail.envelope import Envelope, Peer
 from postroom.mail.reply import Reply
 
 MAX_LINE = 4096  # octets with CRLF; RFC 5321 4.5.3.1.4 asks for 512, parameters need more
-SMALL_BODY = 65536  # octets of a message that need no reservation from the memory budget
+LINES_AT_ONCE = 100  # before others get their turn
 
 
-class State(enum.Enum):
-    """Where a session stands; the letters of RFC 2033 sessions as administrators see them."""
-
-    GREETED = "greeted"
-    READY = "ready"
-    MAIL = "mail"
-    RCPT = "rcpt"
-    DATA = "data"
-    CLOSED = "closed"
-
-    __hash__ = object.__hash__  # identity: an Enum's own hash is a Python call per look-up
-
-
-_OPEN = (State.GREETED, State.READY, State.MAIL, State.RCPT)
-_SAME = {state: state for state in _OPEN}
-
-# The legal order of commands: verb -> state it may come in -> state after its success.
-# What is not here is 503. docs/architecture.md draws its diagram from this table.
-LEGAL: Final[Mapping[bytes, Mapping[State, State]]] = {
-    b"LHLO": dict.fromkeys(_OPEN, State.READY),
-    b"MAIL": {State.READY: State.MAIL},
-    b"RCPT": {State.MAIL: State.RCPT, State.RCPT: State.RCPT},
-    b"DATA": {State.RCPT: State.DATA},
-    b"RSET": {
-        State.GREETED: State.GREETED,
-        State.READY: State.READY,
-        State.MAIL: State.READY,
-        State.RCPT: State.READY,
-    },
-    b"NOOP": _SAME,
-    b"HELP": _SAME,
-    b"VRFY": _SAME,
-    b"QUIT": dict.fromkeys(_OPEN, State.CLOSED),
-}
-# Verbs that are refused wherever they come: RFC 2033 4.1 for HELO and EHLO.
-REFUSED: Final[Mapping[bytes, Reply]] = {
-    b"HELO": reply.USE_LHLO,
-    b"EHLO": reply.USE_LHLO,
-    b"EXPN": reply.NOT_IMPLEMENTED,
-    b"STARTTLS": reply.NOT_IMPLEMENTED,
-    b"AUTH": reply.NOT_IMPLEMENTED,
-    b"TURN": reply.NOT_IMPLEMENTED,
-    b"ETRN": reply.NOT_IMPLEMENTED,
-    b"BDAT": reply.NOT_IMPLEMENTED,
-}
-
-
-class Limits(NamedTuple):
-    """What a session allows. Sizes in octets."""
-
-    max_message_size: int = 26_214_400
-    max_recipients: int = 1000
-    refuse_at_rcpt: bool = False
-
-
-class Deliver(NamedTuple):
-    """Store this envelope; answer with `Session.delivered`."""
-
-    envelope: Envelope
-
-
-class Verify(NamedTuple):
-    """Are these valid recipients? Answer with `Session.verified`."""
-
-    recipients: tuple[Mailbox, ...]
-
-
-class Reserve(NamedTuple):
-    """So many octets of memory are needed; answer with `Session.reserved`."""
-
-    octets: int
-
-
-class Close(NamedTuple):
-    """Send what is to be sent and close."""
-
-
-Event = Deliver | Verify | Reserve | Close
-
-
-def greeting(hostname: str, ident: str) -> Reply:
-    """The first line of a session (RFC 5321 4.2: no enhanced code)."""
-    return Reply(220, "", f"{hostname} {ident}")
+@lru_cache(maxsize=8)
+def _lhlo(hostname: str, max_message_size: int, tls: bool) -> bytes:
+    return capabilities(hostname, max_message_size, tls).wire
 
 
 class Session:
-    """One client's session. `admit(size)` may refuse a MAIL that declares `size` octets."""
+    """One client's session. `admit(size)` may refuse a MAIL that declares `size` octets;
+    `tally` counts what is sent, by whole reply; `tls` offers STARTTLS."""
 
     def __init__(
         self,
@@ -119,37 +60,47 @@ class Session:
         limits: Limits,
         peer: str,
         admit: Callable[[int], Reply | None] = lambda size: None,
+        tally: Counter[bytes] | None = None,
+        tls: bool = False,
     ) -> None:
+        self._hostname = hostname
         self._limits = limits
         self._peer = Peer(peer)
         self._admit = admit
-        self._lhlo = Reply(
-            250,
-            "",
-            f"{hostname}\nPIPELINING\nENHANCEDSTATUSCODES\n8BITMIME\nSMTPUTF8\n"
-            f"SIZE {limits.max_message_size}",
-        ).wire
+        self._tally = Counter() if tally is None else tally
+        self._tls_offered, self._tls_active = tls, False
         self._out: list[bytes] = [greeting(hostname, ident).wire]
         self._buffer = b""
         self._overlong = False
         self._awaiting: Event | None = None
+        self._conduct = Conduct(limits)
+        self._lines = 0  # since others had their turn
         self.state = State.GREETED
+        self.messages = 0  # begun so far, and chunks that belong to none
         self._clear()
 
     def _clear(self) -> None:
         self._sender = ""
         self._declared: int | None = None
-        self._smtputf8 = False
+        self._smtputf8 = self._binary = False
         self._recipients: list[Mailbox] = []
         self._unverified: list[Mailbox | Reply] = []
-        self._body: Body | None = None
-        self._room = SMALL_BODY
-        self._refusal: Reply | None = None
+        self._mail_refused = False  # so RCPT and DATA that were sent with it are no errors
+        self._message: Transfer | None = None
+        # Where input goes that is no command: the message, or a chunk that is only skipped.
+        self._reading: Transfer | None = None
 
     @property
     def owes_replies(self) -> bool:
-        """True from 354 until the last reply to the data is in `output`."""
-        return self.state is State.DATA
+        """True from 354, or the first chunk, until the last reply to the message is in
+        `output`; and while a chunk is read that belongs to no message."""
+        return self._message is not None or self._reading is not None
+
+    @property
+    def received(self) -> int:
+        """Octets so far of the present message, or of a chunk that belongs to none."""
+        transfer = self._reading or self._message
+        return transfer.size if transfer is not None else 0
 
     @property
     def backlog(self) -> int:
@@ -158,8 +109,14 @@ class Session:
 
     def output(self) -> bytes:
         """What is to be sent now, taken out."""
-        out = self._out
-        data = out[0] if len(out) == 1 else b"".join(out)
+        out, tally = self._out, self._tally
+        if len(out) == 1:
+            data = out.pop()
+            tally[data] += 1
+            return data
+        for wire in out:
+            tally[wire] += 1
+        data = b"".join(out)
         out.clear()
         return data
 
@@ -167,8 +124,10 @@ class Session:
 
     def receive(self, data: bytes) -> Event | None:
         """Octets from the client. Returns what has to be done before the session goes on."""
-        if self.state is State.CLOSED:
-            return None  # input after QUIT is ignored
+        if self.state is State.CLOSED or type(self._awaiting) is StartTls:
+            # RFC 3207 5: what came in clear after STARTTLS must never be executed. Input
+            # after QUIT is ignored.
+            return None
         self._buffer = self._buffer + data if self._buffer else data
         return None if self._awaiting is not None else self._advance()
 
@@ -205,11 +164,27 @@ class Session:
 
     def reserved(self, granted: bool) -> Event | None:
         """The outcome of `Reserve`. If it was not granted the message will be refused 452."""
-        assert isinstance(self._awaiting, Reserve) and self._body is not None
+        assert isinstance(self._awaiting, Reserve) and self._message is not None
         if granted:
-            self._room += self._awaiting.octets
+            self._message.grant(self._awaiting.octets)
         else:
-            self._refuse_body(reply.NO_ROOM)
+            self._message.refuse(reply.NO_ROOM)
+        self._awaiting = None
+        return self._advance()
+
+    def secured(self) -> Event | None:
+        """The outcome of `StartTls`: TLS is on. All that was said before is forgotten, and
+        LHLO is required again (RFC 3207 4.2)."""
+        assert isinstance(self._awaiting, StartTls)
+        self._awaiting = None
+        self._tls_active = True
+        self._clear()
+        self._peer = Peer(self._peer.address)
+        return None
+
+    def resume(self) -> Event | None:
+        """The outcome of `Later`."""
+        assert isinstance(self._awaiting, Later)
         self._awaiting = None
         return self._advance()
 
@@ -221,43 +196,69 @@ class Session:
             self._out.append(reply.SHUTTING_DOWN.wire)
         return self.abandon()
 
-    def abandon(self) -> Event:
+    def time_out(self) -> Event:
+        """The client was silent or slow for too long: close with 421, once for each reply
+        that is owed. Nothing of its message was stored."""
+        assert self._awaiting is None
+        if self._reading is not None:
+            chunk = self._reading.chunk
+            one = chunk is not None and not chunk.last
+            self._out.extend([reply.TOO_SLOW.wire] * (1 if one else len(self._recipients)))
+        elif self.state is not State.CLOSED:
+            self._out.append(reply.IDLE.wire)
+        return self.abandon()
+
+    def abandon(self, punish: bool = False) -> Event:
         """Close with no further reply."""
         self.state = State.CLOSED
         self._buffer = b""
         self._clear()
-        self._awaiting = Close()
+        self._awaiting = Close(punish)
         return self._awaiting
 
     # Input
 
     def _advance(self) -> Event | None:
-        while self._buffer and self.state is not State.CLOSED:
-            in_data = self.state is State.DATA
-            event = self._take_body() if in_data else self._take_lines()
+        self._lines = 0
+        while self.state is not State.CLOSED:
+            if self._reading is not None:
+                event = self._take_body() if self._buffer or self._reading.chunk else None
+                stuck = self._reading is not None
+            else:
+                event = self._take_lines() if self._buffer or self._conduct.over else None
+                stuck = self._reading is None
             if event is not None:
                 self._awaiting = event
                 return event
-            if not in_data and self.state is not State.DATA:
-                break  # what is left is no whole line
+            if stuck:
+                break
         return self.abandon() if self.state is State.CLOSED else None
 
     def _take_lines(self) -> Event | None:
-        """Work through whole lines until DATA begins, an event is due or none is left."""
-        buffer, start, event = self._buffer, 0, None
-        while event is None and self.state in _SAME:
+        """Work through whole lines until a message begins, an event is due or none is left."""
+        buffer, start, event, conduct = self._buffer, 0, None, self._conduct
+        lines = self._lines
+        while event is None and self._reading is None and self.state is not State.CLOSED:
             end = buffer.find(b"\n", start) + 1
             line = buffer[start:end]
-            if self._unverified and self._group_ends(line):
+            if self._unverified and (conduct.over or self._group_ends(line)):
                 event = self._verify_group()
+            elif conduct.over:
+                event = self.abandon(punish=True)
+            elif end and lines >= LINES_AT_ONCE:
+                event = Later()
             elif end:
                 event = self._line(line)
-                start = end
+                start, lines = end, lines + 1
             else:
                 if len(buffer) - start > MAX_LINE:
                     self._overlong, start = True, len(buffer)
                 break
-        self._buffer = buffer[start:] if start else buffer
+        self._lines = lines
+        if type(event) is StartTls or self._awaiting is not None:
+            self._buffer = b""  # never looked at
+        else:
+            self._buffer = buffer[start:] if start else buffer
         return event
 
     def _group_ends(self, line: bytes) -> bool:
@@ -276,37 +277,46 @@ class Session:
         return Verify(tuple(slot for slot in self._unverified if isinstance(slot, Mailbox)))
 
     def _take_body(self) -> Event | None:
-        body = self._body
-        assert body is not None
-        rest = body.feed(self._buffer)
+        transfer = self._reading
+        assert transfer is not None
+        rest = transfer.feed(self._buffer)
         self._buffer = rest or b""
-        limit = self._limits.max_message_size
-        if self._refusal is None:
-            if body.size > limit:
-                self._refuse_body(reply.TOO_BIG)  # RFC 1870 6.3: read to the real end
-            elif body.size > self._room and rest is None:
-                # A declared size is only a hint (RFC 1870 6.2): with none that can be
-                # true the message may become as large as any.
-                expected = (self._declared or 0) * 9 // 8
-                wanted = expected if body.size < expected < limit else limit
-                return Reserve(wanted - self._room)
+        if lacking := transfer.lacks():
+            return Reserve(lacking)
         if rest is None:
             return None
-        if self._refusal is not None:
-            self._finish([self._refusal.wire] * len(self._recipients))
-            return None
-        recipients = tuple(self._recipients)
-        return Deliver(Envelope(self._sender, recipients, body.content(), self._peer, time.time()))
+        self._reading = None
+        if transfer is not self._message:
+            self._stray_chunk(transfer)
+        elif not transfer.complete:
+            self._refuse(transfer.chunk_reply(), error=not transfer.sound)
+        elif transfer.refusal is not None:
+            self._finish([transfer.refusal.wire] * len(self._recipients))
+        else:
+            to = tuple(self._recipients)
+            now = time.time()
+            return Deliver(Envelope(self._sender, to, transfer.content(), self._peer, now))
+        return None
 
-    def _refuse_body(self, refusal: Reply) -> None:
-        assert self._body is not None
-        self._body.discard()
-        self._refusal = refusal
+    def _stray_chunk(self, transfer: Transfer) -> None:
+        """Answer a chunk that belongs to no message. With no recipient its last one gets no
+        reply: a client that pipelines expects none, and would take one for the next
+        message's."""
+        # RFC 2033 4.2 foresees it after recipients that were all refused.
+        expected = self.state is State.MAIL or self._mail_refused
+        if not transfer.complete:
+            self._refuse(transfer.chunk_reply(), error=not (expected and transfer.sound))
+        elif expected:
+            self._clear()
+            self.state = State.READY
+        elif self._conduct.error():
+            self._say(reply.TOO_MANY_ERRORS)
 
     def _finish(self, replies: list[bytes]) -> None:
         """RFC 2033 4.2: one reply per accepted recipient, in the order of RCPT."""
         self._out.extend(replies)
         self._awaiting = None
+        self._conduct.message()
         self._clear()
         self.state = State.READY
 
@@ -315,7 +325,7 @@ class Session:
     def _line(self, line: bytes) -> Event | None:
         if self._overlong or len(line) > MAX_LINE:
             self._overlong = False
-            self._say(reply.LINE_TOO_LONG)
+            self._refuse(reply.LINE_TOO_LONG, error=True)
             return None
         if not line.endswith(b"\r\n"):
             # RFC 5321 2.3.8; what follows may have been meant as something else.
@@ -325,17 +335,34 @@ class Session:
         verb = verb.upper()
         after = LEGAL.get(verb)
         if after is None:
-            self._say(REFUSED.get(verb, reply.BAD_COMMAND))
-            # RFC 3030: chunks would follow that we do not read as such.
-            return self.abandon() if verb == b"BDAT" else None
-        if self.state not in after:
-            self._say(reply.BAD_ORDER)
+            if verb in FOREIGN and self.state is State.GREETED:
+                self._say(reply.NOT_LMTP)
+                return self.abandon(punish=True)
+            self._refuse(REFUSED.get(verb, reply.BAD_COMMAND), error=True)
+            return None
+        if self._conduct.command(verb):
+            self._say(reply.TOO_MANY_ERRORS)
+            return None
+        if self.state not in after and verb != b"BDAT":
+            self._refuse(reply.BAD_ORDER, error=not self._foreseen(verb))
             return None
         try:
-            _HANDLERS[verb](self, argument.lstrip(b" "), after[self.state])
+            return _HANDLERS[verb](self, argument.lstrip(b" "), after.get(self.state, self.state))
         except Refused as refused:
-            self._say(refused.reply)
-        return None
+            self._mail_refused = verb == b"MAIL"
+            self._refuse(refused.reply, error=is_error(refused.reply))
+            return None
+
+    def _foreseen(self, verb: bytes) -> bool:
+        """Whether a client that pipelines may have sent this before it knew what is refused:
+        the sender, or all recipients (RFC 2033 4.2)."""
+        if self._mail_refused:
+            return verb in (b"RCPT", b"DATA")
+        return verb == b"DATA" and self.state is State.MAIL
+
+    def _refuse(self, answer: Reply, error: bool) -> None:
+        """Say no; the error that is one too many gets another answer, the last one."""
+        self._say(reply.TOO_MANY_ERRORS if error and self._conduct.error() else answer)
 
     def _say(self, answer: Reply) -> None:
         if self._unverified:
@@ -350,8 +377,20 @@ class Session:
         text = argument[:255].decode("utf-8", "replace")
         name = "".join(char if char.isprintable() else "?" for char in text)
         self._peer = Peer(self._peer.address, name)
-        self._out.append(self._lhlo)
+        size, tls = self._limits.max_message_size, self._tls_offered and not self._tls_active
+        self._out.append(_lhlo(self._hostname, size, tls))
         self.state = after
+
+    def _handle_starttls(self, argument: bytes, after: State) -> Event | None:
+        if argument:
+            raise Refused(reply.NO_ARGUMENT)
+        if self._tls_active:
+            raise Refused(reply.BAD_ORDER)
+        if not self._tls_offered:
+            raise Refused(reply.NO_TLS)
+        self._out.append(reply.START_TLS.wire)
+        self.state = after
+        return StartTls()
 
     def _handle_mail(self, argument: bytes, after: State) -> None:
         mail = parse_mail(argument)
@@ -360,7 +399,9 @@ class Session:
             raise Refused(reply.TOO_BIG)  # RFC 1870 6.1
         if (refusal := self._admit(size)) is not None:
             raise Refused(refusal)
-        self._sender, self._declared, self._smtputf8 = mail
+        self._sender, self._declared, self._smtputf8, self._binary = mail
+        self._mail_refused = False
+        self._conduct.mail()
         self.state = after
         self._out.append(reply.SENDER_OK.wire)
 
@@ -378,9 +419,37 @@ class Session:
     def _handle_data(self, argument: bytes, after: State) -> None:
         if argument:
             raise Refused(reply.NO_ARGUMENT)
-        self._body = Body()
+        if self._binary:
+            raise Refused(reply.BAD_ORDER)  # RFC 3030 3: only BDAT can carry it
+        self._message = self._reading = Transfer(
+            Body(), self._limits.max_message_size, self._declared
+        )
+        self.messages += 1
         self.state = after
         self._out.append(reply.GO_AHEAD.wire)
+
+    def _handle_bdat(self, argument: bytes, after: State) -> Event | None:
+        """RFC 3030 2: whatever else is wrong, the octets that were announced are skipped."""
+        try:
+            chunk = parse_chunk(argument)
+        except Refused as refused:
+            self._say(refused.reply)
+            return self.abandon()  # where the next command begins cannot be known
+        limit = self._limits.max_message_size
+        if after is not State.CHUNKS:
+            transfer = Transfer(Chunks(), limit)
+            transfer.refuse(reply.BAD_ORDER if chunk.sound else reply.BAD_CHUNK)
+            self.messages += 1
+        elif self._message is None:
+            transfer = self._message = Transfer(Chunks(), limit, self._declared)
+            self.messages += 1
+            self.state = after
+        else:
+            transfer = self._message
+        transfer.begin(chunk)
+        self._reading = transfer
+        self._conduct.chunk(chunk.octets)
+        return None
 
     def _handle_rset(self, argument: bytes, after: State) -> None:
         if argument:
@@ -406,11 +475,13 @@ class Session:
         self._out.append(reply.BYE.wire)
 
 
-_HANDLERS: Final[Mapping[bytes, Callable[[Session, bytes, State], None]]] = {
+_HANDLERS: Final[Mapping[bytes, Callable[[Session, bytes, State], Event | None]]] = {
     b"LHLO": Session._handle_lhlo,
     b"MAIL": Session._handle_mail,
     b"RCPT": Session._handle_rcpt,
     b"DATA": Session._handle_data,
+    b"BDAT": Session._handle_bdat,
+    b"STARTTLS": Session._handle_starttls,
     b"RSET": Session._handle_rset,
     b"NOOP": Session._handle_noop,
     b"HELP": Session._handle_help,

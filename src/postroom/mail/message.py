@@ -37,6 +37,9 @@ _MAIL_FROM = _field(rb"X-MailFrom")
 # What a delivering agent adds anew at each attempt.
 _TRACE_NAMES = (b"return-path", b"envelope-to", b"delivery-date", b"delivered-to", b"x-original-to")
 _TRACE = _field(b"|".join(_TRACE_NAMES))
+# An LMTP proxy writes one at each attempt, with the time (RFC 5321 4.4, RFC 3848).
+_RECEIVED = _field(b"Received")
+_BY_LMTP = re.compile(rb"\swith\s+(?:UTF8)?LMTPS?A?\b", re.IGNORECASE)
 
 
 def header_end(raw: bytes) -> int:
@@ -70,18 +73,22 @@ class Identity(NamedTuple):
 def identify(raw: bytes) -> Identity:
     """What tells this message from others.
 
-    Postfix resends identical bytes; Exim may add Delivery-date or Envelope-to.
+    Postfix resends identical bytes; Exim may add Delivery-date or Envelope-to; Dovecot's
+    proxy puts a Received field of its own on top.
     """
     end = header_end(raw)
     head = raw[:end]
     folded = head.lower()
-    for name in _TRACE_NAMES:
-        if name in folded:
-            state = blake2b(_TRACE.sub(b"", head), digest_size=32)
-            state.update(memoryview(raw)[end:])
-            break
-    else:
+    lasting = head
+    if b"lmtp" in folded and (top := _RECEIVED.search(head)) and _BY_LMTP.search(top[0]):
+        lasting = head[: top.start()] + head[top.end() :]
+    if any(name in folded for name in _TRACE_NAMES):
+        lasting = _TRACE.sub(b"", lasting)
+    if lasting is head:
         state = blake2b(raw, digest_size=32)
+    else:
+        state = blake2b(lasting, digest_size=32)
+        state.update(memoryview(raw)[end:])
     return Identity(state.digest(), _message_id(head, folded))
 
 

@@ -1,1 +1,1 @@
-"""Composition: settings, building, processes, logs."""
+"""The processes of a running server, and how they are kept together."""

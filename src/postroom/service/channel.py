@@ -16,6 +16,7 @@ from msgspec import Struct
 from postroom.mail.address import Mailbox
 from postroom.mail.envelope import Envelope, Peer
 from postroom.mail.reply import Reply
+from postroom.watch.figures import Tally
 
 _LENGTHS = struct.Struct("<II")
 
@@ -45,6 +46,10 @@ class Change(Struct, frozen=True, array_like=True, tag=True, gc=False):
     receipts_kept: float
 
 
+class Ask(Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """How is it going? Answered with `Told`."""
+
+
 class Ready(Struct, frozen=True, array_like=True, tag=True, gc=False):
     """The database is fit: what it is called, how many lists it has."""
 
@@ -64,9 +69,17 @@ class Answers(Struct, frozen=True, array_like=True, tag=True, gc=False):
     outcomes: list[tuple[int, list[tuple[int, str, str]] | None]]
 
 
+class Told(Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """The answer to `Ask`: that it comes shows that the intake is at work."""
+
+    tally: Tally
+
+
+Request = Delivery | Question | Change | Ask
+Report = Ready | Room | Answers | Told
 _encode = msgspec.msgpack.Encoder().encode
-decode_request = msgspec.msgpack.Decoder(Delivery | Question | Change).decode
-decode_report = msgspec.msgpack.Decoder(Ready | Room | Answers).decode
+decode_request = msgspec.msgpack.Decoder(Request).decode
+decode_report = msgspec.msgpack.Decoder(Report).decode
 
 
 def frame(head: Struct, raw: bytes = b"") -> list[bytes]:

@@ -17,14 +17,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from postroom.lmtp.server import Server, ServerConfig
-from postroom.lmtp.session import Limits
+from postroom.base.observe import Log
+from postroom.base.places import parse_listen
+from postroom.base.settings import Settings, SettingsError, load
+from postroom.lmtp.server import Server
 from postroom.service.channel import Ready
-from postroom.service.front import Front
-from postroom.service.observe import Log
-from postroom.service.settings import WORKING_COPIES, Settings, SettingsError, load
-from postroom.service.sockets import READY, UNFIT, BindError, address_of, listen
+from postroom.service.front import Front, LookUps
+from postroom.service.maps import MapServer, next_hop
+from postroom.service.sockets import BEAT, READY, UNFIT, BindError, address_of, listen
+from postroom.service.terms import server_config
+from postroom.watch.observatory import DoorFigures, Observatory
 
 BRIEF = 1.0  # seconds; without an intake nobody's message can be stored: start again soon
 
@@ -35,54 +39,65 @@ except ImportError:
     loop_factory = None
 
 
-def server_config(settings: Settings) -> ServerConfig:
-    """What of the settings concerns connections."""
-    lmtp = settings.lmtp
-    limits = Limits(lmtp.max_message_size, lmtp.max_recipients, lmtp.refuse_unknown == "at-rcpt")
-    return ServerConfig(
-        hostname=settings.site.hostname,
-        ident=lmtp.ident,
-        limits=limits,
-        memory_budget=lmtp.memory_budget - WORKING_COPIES * lmtp.max_message_size,
-        max_connections=lmtp.max_connections,
-    )
+class Handed(NamedTuple):
+    """What the supervisor hands over. `troubles` says what it could not bind; every `beat`
+    seconds, unless that is 0, it wants to be told over `control` that the loop is alive."""
+
+    control: socket.socket
+    lmtp: Sequence[socket.socket]
+    maps: Sequence[socket.socket] = ()
+    metrics: Sequence[socket.socket] = ()
+    troubles: Sequence[str] = ()
+    beat: float = 0.0
 
 
 class Process:
     """One run of the door."""
 
-    def __init__(
-        self, settings: Settings, config: str | None, log: Log, sockets: Sequence[socket.socket]
-    ) -> None:
-        self._settings, self._config, self._log, self._sockets = settings, config, log, sockets
+    def __init__(self, settings: Settings, config: str | None, log: Log, handed: Handed) -> None:
+        self._settings, self._config, self._log = settings, config, log
+        self._control, self._sockets = handed.control, handed.lmtp
+        self._maps_sockets, self._metrics_sockets = handed.maps, handed.metrics
+        self._unbound = [f"{each.partition(':')[0]}.listen" for each in handed.troubles]
+        self._beat_every = handed.beat
         self._stop = asyncio.Event()
-        self._failed = False
+        self._serving = self._failed = False
 
-    async def run(
-        self, intake: "subprocess.Popen[bytes]", channel: socket.socket, control: socket.socket
-    ) -> int:
+    async def run(self, intake: "subprocess.Popen[bytes]", channel: socket.socket) -> int:
         """Serve until told to stop; returns the exit status."""
         loop = asyncio.get_running_loop()
+        self._control.setblocking(False)
+        self._beat()
         front = Front(self._settings, self._log, self._intake_ended)
         await loop.create_unix_connection(lambda: front, sock=channel)
-        server = Server(server_config(self._settings), front)
+        config = server_config(self._settings)
+        if config.max_connections < self._settings.lmtp.max_connections:
+            self._log.warning(
+                "fewer connections than lmtp.max_connections",
+                most=config.max_connections,
+                to_do="raise the limit of open files (ulimit -n, LimitNOFILE= of systemd)",
+            )
+        server = Server(config, front)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload, server, front)
-        loop.add_reader(control, self._supervisor_gone, control)
+        loop.add_reader(self._control, self._supervisor_gone)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
         ready = await front.ready
         if ready is None:
             return await loop.run_in_executor(None, intake.wait)  # it has said why
         listen(self._sockets)  # uvloop would not say what was wrong
         await server.listen(self._sockets)
+        windows = await self._open_windows(server, front)
         self._introduce(ready)
-        with contextlib.suppress(OSError):
-            control.send(READY)
+        self._serving = True
+        self._report(READY)
         gc.collect()
         gc.freeze()  # what is here now stays: no need to look at it again
         await self._stop.wait()
-        loop.remove_reader(control)
+        loop.remove_reader(self._control)
+        for window in windows:
+            window.close()  # another server may start while this one drains
         self._log.info("stopping", connections=len(server.connections))
         await server.stop(BRIEF if self._failed else self._settings.service.drain)
         front.close()
@@ -90,13 +105,57 @@ class Process:
         self._log.info("stopped")
         return 1 if self._failed else 0
 
-    def _supervisor_gone(self, control: socket.socket) -> None:
-        # It never reads our READY before we end, so its end comes as a reset.
+    async def _open_windows(self, server: Server, front: Front) -> list[MapServer | Observatory]:
+        """Serve what the mail can do without: trouble there is said, and stops nothing."""
+        maps = MapServer(
+            LookUps(front), self._log, next_hop(parse_listen(address_of(self._sockets[0])))
+        )
+        observatory = Observatory(lambda: self._figures(server), front, self._log)
+        opened: list[MapServer | Observatory] = []
+        for setting, sockets, window in (
+            ("maps.listen", self._maps_sockets, maps),
+            ("metrics.listen", self._metrics_sockets, observatory),
+        ):
+            try:
+                listen(sockets, setting)
+                await window.listen(sockets)
+            except (BindError, OSError) as error:
+                self._log.error("not served", setting=setting, reason=str(error))
+                self._unbound.append(setting)
+                for each in sockets:
+                    each.close()
+            opened.append(window)
+        return opened
+
+    def _figures(self, server: Server) -> DoorFigures:
+        admission = server.admission
+        return DoorFigures(
+            settings=self._settings,
+            replies=admission.replies,
+            states=[connection.state for connection in server.connections],
+            accepted=admission.accepted,
+            refused=admission.refused,
+            octets_in=admission.octets_in,
+            budget=server.budget,
+            unbound=self._unbound,
+        )
+
+    def _beat(self) -> None:
+        if self._beat_every:
+            self._report(BEAT)
+            asyncio.get_running_loop().call_later(self._beat_every, self._beat)
+
+    def _report(self, octet: bytes) -> None:
+        with contextlib.suppress(OSError):  # it is gone, which is noticed elsewhere
+            self._control.send(octet)
+
+    def _supervisor_gone(self) -> None:
+        # Its end comes as a reset if it had not read all that we reported.
         with contextlib.suppress(ConnectionResetError):
-            if control.recv(1):
+            if self._control.recv(1):
                 return
         self._log.warning("supervisor is gone")
-        asyncio.get_running_loop().remove_reader(control)
+        asyncio.get_running_loop().remove_reader(self._control)
         self._stop.set()
 
     def _intake_ended(self) -> None:
@@ -106,16 +165,26 @@ class Process:
             self._stop.set()
 
     def _reload(self, server: Server, front: Front) -> None:
+        self._use_new_settings(server, front)
+        if self._serving:
+            self._report(READY)
+
+    def _use_new_settings(self, server: Server, front: Front) -> None:
         try:
             new = load(self._config)
+            config = server_config(new)
         except SettingsError as error:
             self._log.error("settings not reloaded, the old ones stay", reason=str(error))
             return
         old, self._settings = self._settings, new
-        server.reconfigure(server_config(new))
+        server.reconfigure(config)
         front.reconfigure(new)
         fixed = {
             "lmtp.listen": old.lmtp.listen != new.lmtp.listen,
+            "lmtp.socket_mode": old.lmtp.socket_mode != new.lmtp.socket_mode,
+            "lmtp.socket_group": old.lmtp.socket_group != new.lmtp.socket_group,
+            "maps.listen": old.maps != new.maps,
+            "metrics.listen": old.metrics != new.metrics,
             "store.url": old.store.url != new.store.url,
             "log": old.log != new.log,
         }
@@ -125,7 +194,15 @@ class Process:
     def _introduce(self, ready: Ready) -> None:
         """Say where we listen and what to do next."""
         addresses = [address_of(each) for each in self._sockets]
-        self._log.info("serving", lmtp=addresses, database=ready.database, lists=ready.lists)
+        others = {"maps": self._maps_sockets, "metrics": self._metrics_sockets}
+        shown = {
+            kind: [address_of(each) for each in sockets]
+            for kind, sockets in others.items()
+            if sockets and f"{kind}.listen" not in self._unbound
+        }
+        self._log.info(
+            "serving", lmtp=addresses, **shown, database=ready.database, lists=ready.lists
+        )
         command = _command(self._config)
         hint = (
             f"To see what waits, in another terminal: {command} queue ls"
@@ -161,28 +238,39 @@ def _start_intake(config: str | None) -> tuple["subprocess.Popen[bytes]", socket
 
 def main() -> None:
     """`python -m postroom.service.door`, started by the supervisor."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--config")
-    parser.add_argument("--control", type=int, required=True)
-    parser.add_argument("sockets", type=int, nargs="+")
-    options = parser.parse_args()
-    intake, channel = _start_intake(options.config)
+    config, handed = _arguments()
     try:
-        settings = load(options.config)
+        settings = load(config)
     except SettingsError as error:
         print(f"postroom: {error}", file=sys.stderr)
         sys.exit(UNFIT)
-    log = Log(settings.log)
-    sockets = [socket.socket(fileno=number) for number in options.sockets]
-    control = socket.socket(fileno=options.control)
+    intake, channel = _start_intake(config)
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        process = Process(settings, options.config, log, sockets)
+        process = Process(settings, config, Log(settings.log), handed)
         try:
-            status = runner.run(process.run(intake, channel, control))
-        except (BindError, OSError) as error:
+            status = runner.run(process.run(intake, channel))
+        except (BindError, SettingsError, OSError) as error:
             print(f"postroom: {error}", file=sys.stderr)
             status = UNFIT
     sys.exit(status)
+
+
+def _arguments() -> tuple[str | None, Handed]:
+    """The settings file, and what was handed over."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config")
+    parser.add_argument("--control", type=_socket, required=True)
+    parser.add_argument("--lmtp", type=_socket, action="append", required=True)
+    for kind in "--maps", "--metrics":
+        parser.add_argument(kind, type=_socket, action="append", default=[])
+    parser.add_argument("--trouble", action="append", default=[], dest="troubles")
+    parser.add_argument("--beat", type=float, default=0.0)
+    options = vars(parser.parse_args())
+    return options.pop("config"), Handed(**options)
+
+
+def _socket(number: str) -> socket.socket:
+    return socket.socket(fileno=int(number))
 
 
 if __name__ == "__main__":

@@ -17,32 +17,37 @@ import sys
 import time
 from collections.abc import Sequence
 
+from postroom.base.observe import Log
+from postroom.base.settings import Settings, SettingsError, load
 from postroom.lists.registry import count_lists
 from postroom.lists.routing import route
 from postroom.mail import reply
 from postroom.service.channel import (
     Answers,
+    Ask,
     Change,
     Delivery,
     Frames,
     Question,
     Ready,
+    Report,
     Room,
+    Told,
     decode_request,
     envelope_of,
     frame,
     spell,
 )
 from postroom.service.journal import journal
-from postroom.service.observe import Log
-from postroom.service.settings import Settings, SettingsError, load
 from postroom.service.sockets import UNFIT
-from postroom.spool.intake import Intake, Item, Replies, Writer, answers
-from postroom.spool.queue import PURGE_STEP, purge_receipts
+from postroom.spool.intake import Intake, Item, Replies, answers
+from postroom.spool.receipts import most_to_purge, purge_receipts
 from postroom.spool.space import free_space
 from postroom.spool.trouble import Trouble
 from postroom.store.direct import Direct
 from postroom.store.engine import Store, StoreError, open_store
+from postroom.watch.counts import CountedWriter, Counts
+from postroom.watch.survey import Survey
 
 BATCH_ITEMS, BATCH_OCTETS = 500, 16_777_216  # a batch ends when either is reached
 INPUT_OCTETS = 524_288  # read at once
@@ -55,7 +60,9 @@ class Process:
 
     def __init__(self, store: Store, settings: Settings, log: Log, door: socket.socket) -> None:
         self._store, self._settings, self._log, self._door = store, settings, log, door
-        self._writer = Writer(Direct(store), settings.site.owner)
+        self._counts = Counts()
+        self._survey = Survey(store, self._counts, log)
+        self._writer = CountedWriter(Direct(store), settings.site.owner, self._counts)
         self._intake = Intake(
             self._writer, self._answer, lambda stored: journal(log, stored), self._trouble
         )
@@ -66,12 +73,16 @@ class Process:
         self._open = True
         self._unhealthy = False
         self._upkeep_at = self._purge_at = 0.0
+        # Receipts written when it last purged; one less, that short-lived processes purge too.
+        self._seen = -1
 
     def run(self) -> int:
         """Serve the door until it closes; returns the exit status."""
         with self._store.read() as connection:
             lists = count_lists(connection)
         self._send(Ready(self._store.name, lists))
+        if self._settings.metrics.listen:
+            self._survey.start()
         while not self._unhealthy:
             if time.monotonic() >= self._upkeep_at:
                 self._upkeep()
@@ -89,11 +100,11 @@ class Process:
         """What the door has sent by now; waits for the first of it."""
         items: list[Item] = []
         questions: list[Question] = []
-        octets = 0
+        octets, asked = 0, False
         while len(items) < BATCH_ITEMS and octets < BATCH_OCTETS:
             taken = self._frames.take()
             if taken is None:
-                if not self._receive(wait=not items and not questions):
+                if not self._receive(wait=not items and not questions and not asked):
                     break
                 continue
             head, raw = taken
@@ -104,6 +115,9 @@ class Process:
                 octets += len(raw)
             elif isinstance(request, Question):
                 questions.append(request)
+            elif isinstance(request, Ask):
+                asked = True  # no reason to put off upkeep, however often it comes
+                self._send(Told(self._counts.tally(self._survey.queues)))
             else:
                 self._change(request)
         return items, questions
@@ -159,7 +173,7 @@ class Process:
                 )
             )
 
-    def _send(self, report: Ready | Room | Answers) -> None:
+    def _send(self, report: Report) -> None:
         with contextlib.suppress(OSError):  # the door is gone, and with it those who wait
             self._door.sendall(b"".join(frame(report)))
 
@@ -171,6 +185,7 @@ class Process:
             answer=f"{trouble.reply.code} {trouble.reply.text}",
             trying_again=trouble.retry,
         )
+        self._counts.troubled(trouble)
         self._unhealthy = self._unhealthy or trouble.unhealthy
 
     def _upkeep(self) -> None:
@@ -178,15 +193,19 @@ class Process:
         self._send(Room(free_space(self._store.path)))
         if time.monotonic() < self._purge_at:
             return
+        # As many at most as mail allows: a clock that jumped ahead must not expire them all.
+        most = most_to_purge(self._writer.receipts - self._seen)
+        self._seen = self._writer.receipts
         try:
-            gone = self._purge()
+            gone = self._purge(most)
         except Exception as error:
             self._log.warning("receipts not purged", reason=" ".join(str(error).split()))
             gone = 0
-        if gone < PURGE_STEP:
+        self._counts.purged += gone
+        if gone < max(most, 1):
             self._purge_at = time.monotonic() + PURGE_EVERY
 
-    def _purge(self) -> int:
+    def _purge(self, most: int) -> int:
         """Forget some old receipts; returns how many. A lock must not hold up the mail."""
         with self._store.engine.connect() as connection:
             if self._store.is_sqlite:
@@ -195,7 +214,7 @@ class Process:
                 driver.execute("PRAGMA busy_timeout = 0")
             else:
                 connection.exec_driver_sql("SET LOCAL lock_timeout = '100ms'")
-            gone = purge_receipts(connection, time.time() - self._receipts_kept)
+            gone = purge_receipts(connection, time.time() - self._receipts_kept, most)
             connection.commit()
             return gone
 

@@ -6,8 +6,8 @@ replies went out, so it costs the client nothing.
 
 from collections.abc import Sequence
 
+from postroom.base.observe import Facts, Log
 from postroom.mail.reply import NO_MAILBOX
-from postroom.service.observe import Facts, Log
 from postroom.spool import ids
 from postroom.spool.intake import Stored
 

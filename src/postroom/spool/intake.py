@@ -41,12 +41,13 @@ class Draft(NamedTuple):
 
 class Stored(NamedTuple):
     """A draft that was stored. `entries` are those that this delivery added; `again` counts
-    recipients that had it already."""
+    recipients that had it already; `endpoints` has one for each recipient."""
 
     draft: Draft
     entries: tuple[int, ...]
     again: int
     replies: Sequence[Reply]
+    endpoints: Sequence[Endpoint | None]
 
 
 class _Row(NamedTuple):
@@ -63,6 +64,7 @@ class Writer:
 
     def __init__(self, store: Direct, site_owner: str) -> None:
         self.site_owner = site_owner
+        self.receipts = 0  # written so far
         self._store = store
         self._ids = ids.IdMaker()
 
@@ -85,9 +87,13 @@ class Writer:
             self._store.commit()
         except BaseException as error:
             self._store.discard()
-            if isinstance(error, Exception) and not isinstance(error, Trouble):
-                raise diagnose(error, committing) from error
-            raise
+            if not isinstance(error, Exception) or isinstance(error, Trouble):
+                raise
+            trouble = diagnose(error, committing)
+            if committing and trouble.unhealthy:
+                self._store.overwrite()
+            raise trouble from error
+        self.receipts += sum(len(each.entries) for each in stored)
         if any(len(draft.envelope.raw) > LARGE for draft in drafts):
             self._store.close()  # its statements keep what was last bound to them
         return stored
@@ -163,7 +169,7 @@ class Writer:
         due, attempts = envelope.received_at, 0
         return (
             row.entry, queue, endpoint.list_key, row.draft.message, text, due, attempts,
-            None, None, None,
+            None, None, None, None,
         )  # fmt: skip
 
     def _report(
@@ -186,6 +192,7 @@ class Writer:
                 tuple(added[draft.message]),
                 again[draft.message],
                 answers(draft.envelope.recipients, routes, reply.ACCEPTED),
+                [routes[box] for box in draft.envelope.recipients],
             )
             for draft in drafts
         ]

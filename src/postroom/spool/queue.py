@@ -11,15 +11,34 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, case, delete, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    Row,
+    Select,
+    Text,
+    case,
+    cast,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from postroom.mail.message import with_mail_from
 from postroom.spool.metadata import SHUNT, Metadata, decode, encode
-from postroom.store.schema import entry, mailing_list, message, receipt
+from postroom.store.schema import entry, mailing_list, message
 
 LONGEST_WAIT = 7 * 86_400.0  # seconds; no retry is set later than this
 LONGEST_LEASE = 3_600.0  # seconds; no lease ends later than this
-PURGE_STEP = 1000  # receipts per statement
+SKEW = 60.0  # seconds that the clocks of two workers may differ
+NO_MESSAGE = "its message is not in the database: restore a backup, or delete the entry"
+
+# A SQLite file that somebody wrote to by hand may hold text for octets, or octets for text.
+_RAW = cast(message.c.raw, LargeBinary)
+_SENDER, _METADATA = cast(message.c.sender, Text), cast(entry.c.metadata, Text)
 
 
 class Lost(Exception):
@@ -86,32 +105,47 @@ def claim(
         .values(lease=lease, lease_until=until, attempts=entry.c.attempts + 1)
     )
     rows = connection.execute(
-        select(entry, message.c.sender, message.c.raw)
-        .join(message, message.c.id == entry.c.message)
+        select(
+            entry.c.id,
+            entry.c.message,
+            entry.c.list,
+            entry.c.attempts,
+            _METADATA.label("metadata"),
+            _SENDER.label("sender"),
+            _RAW.label("raw"),
+        )
+        .join(message, message.c.id == entry.c.message, isouter=True)
         .where(entry.c.lease == lease)
         .order_by(entry.c.available_at, entry.c.id)
     )
     claims = []
     for row in rows:
         try:
-            facts = decode(row.metadata)
+            claims.append(_claimed(row, lease))
         except ValueError as error:
             # Quarantined, so that the rest flows.
-            _shunt(connection, [row.id], lease, f"unreadable metadata: {error}")
-            continue
-        claims.append(
-            Claim(
-                id=row.id,
-                message=row.message,
-                list_key=row.list,
-                lease=lease,
-                attempts=row.attempts,
-                sender=row.sender,
-                raw=bytes(row.raw),
-                metadata=facts,
-            )
-        )
+            _shunt(connection, [row.id], lease, str(error))
     return claims
+
+
+def _claimed(row: Row[Any], lease: str) -> Claim:
+    """What a worker gets. Raises ValueError if the entry is corrupt."""
+    if row.raw is None:
+        raise ValueError(NO_MESSAGE)
+    try:
+        facts = decode(row.metadata)
+    except ValueError as error:
+        raise ValueError(f"unreadable metadata: {error}") from None
+    return Claim(
+        id=row.id,
+        message=row.message,
+        list_key=row.list,
+        lease=lease,
+        attempts=row.attempts,
+        sender=row.sender,
+        raw=bytes(row.raw),
+        metadata=facts,
+    )
 
 
 def finish(connection: Connection, claims: Sequence[Claim]) -> None:
@@ -127,12 +161,15 @@ def finish(connection: Connection, claims: Sequence[Claim]) -> None:
 
 def retry(connection: Connection, held: Claim, delay: float, error: str) -> None:
     """Give an entry back, due again after `delay` seconds."""
-    due = time.time() + min(delay, LONGEST_WAIT)
+    now = time.time()
+    due = now + min(delay, LONGEST_WAIT)
     _fenced(
         connection.execute(
             update(entry)
             .where(entry.c.id == held.id, entry.c.lease == held.lease)
-            .values(lease=None, lease_until=None, available_at=due, last_error=error)
+            .values(
+                lease=None, lease_until=None, available_at=due, last_error=error, retried_at=now
+            )
         ).rowcount,
         1,
     )
@@ -163,9 +200,9 @@ def shunt(connection: Connection, held: Claim, traceback: str) -> None:
 def mend(connection: Connection, queue: str, now: float | None = None) -> int:
     """Free entries whose lease has run out, and those that a clock set back holds up.
 
-    Returns how many were freed. A new entry never waits, no wait is longer than
-    `LONGEST_WAIT` and no lease than `LONGEST_LEASE`, so a time beyond that was read off
-    another clock.
+    Returns how many were freed. A new entry never waits, no wait was begun in the future or
+    is longer than `LONGEST_WAIT`, no lease is longer than `LONGEST_LEASE`: other times were
+    read off another clock.
     """
     now = time.time() if now is None else now
     freed = connection.execute(
@@ -183,19 +220,15 @@ def mend(connection: Connection, queue: str, now: float | None = None) -> int:
             entry.c.queue == queue,
             entry.c.available_at > now,
             entry.c.lease.is_(None),
-            or_(entry.c.attempts == 0, entry.c.available_at > now + LONGEST_WAIT),
+            or_(
+                entry.c.attempts == 0,
+                entry.c.retried_at > now + SKEW,
+                entry.c.available_at > now + LONGEST_WAIT,
+            ),
         )
         .values(available_at=now)
     ).rowcount
     return freed + held_up
-
-
-def purge_receipts(connection: Connection, older_than: float) -> int:
-    """Forget one step's worth of receipts from before `older_than`; returns how many."""
-    oldest = select(receipt.c.entry).order_by(receipt.c.entry).limit(PURGE_STEP)
-    return connection.execute(
-        delete(receipt).where(receipt.c.entry.in_(oldest), receipt.c.accepted_at < older_than)
-    ).rowcount
 
 
 # What operators ask
@@ -206,12 +239,12 @@ def entries(
 ) -> Iterator[tuple[Entry, bytes]]:
     """The first `limit` entries of a queue, or of all, oldest first, each with the first
     `octets` of its message; one statement, read as they are consumed."""
-    statement = _entries().add_columns(func.substr(message.c.raw, 1, octets))
+    statement = _entries().add_columns(_beginning(octets))
     statement = statement.order_by(entry.c.id).limit(limit)
     if queue is not None:
         statement = statement.where(entry.c.queue == queue)
     for row in connection.execute(statement.execution_options(yield_per=100)):
-        yield Entry._make(row[:-1]), bytes(row[-1])
+        yield Entry._make(row[:-1]), bytes(row[-1] or b"")
 
 
 def find(connection: Connection, number: int) -> Entry | None:
@@ -221,17 +254,27 @@ def find(connection: Connection, number: int) -> Entry | None:
 
 
 def raw_of(connection: Connection, number: int) -> bytes:
-    """The message of an entry as received."""
-    found = select(message.c.raw).join(entry, entry.c.message == message.c.id)
-    return bytes(connection.execute(found.where(entry.c.id == number)).scalar_one())
+    """The message of an entry as received. Raises `QueueError` if it is not there."""
+    raw = _of_message(connection, number, _RAW)
+    if raw is None:
+        raise QueueError(NO_MESSAGE)
+    return raw
 
 
 def headers_of(connection: Connection, number: int, octets: int = 65_536) -> bytes:
-    """The first octets of the message of an entry: enough to show it, whatever its size."""
-    found = select(func.substr(message.c.raw, 1, octets)).join(
-        entry, entry.c.message == message.c.id
-    )
-    return bytes(connection.execute(found.where(entry.c.id == number)).scalar_one())
+    """The first octets of the message of an entry: enough to show it, whatever its size;
+    empty if it is not there."""
+    return _of_message(connection, number, _beginning(octets)) or b""
+
+
+def _of_message(connection: Connection, number: int, what: ColumnElement[bytes]) -> bytes | None:
+    found = select(what).join_from(entry, message, message.c.id == entry.c.message)
+    raw = connection.execute(found.where(entry.c.id == number)).scalar()
+    return None if raw is None else bytes(raw)
+
+
+def _beginning(octets: int) -> ColumnElement[bytes]:
+    return func.substr(_RAW, 1, octets, type_=LargeBinary)
 
 
 def requeue(connection: Connection, number: int) -> None:
@@ -239,9 +282,11 @@ def requeue(connection: Connection, number: int) -> None:
     came from. Raises `QueueError`."""
     found = _in_nobodys_hands(connection, number)
     values: dict[str, object] = {"available_at": time.time(), "attempts": 0, "last_error": None}
+    if connection.scalar(select(message.c.id).where(message.c.id == found.message)) is None:
+        raise QueueError(NO_MESSAGE)
     if found.queue == SHUNT:
         facts = _facts(found.metadata)
-        if "unreadable" in facts:
+        if "unreadable" in facts or "shunted_from" not in facts:
             raise QueueError("its metadata cannot be read: save it with `show --raw`, then delete")
         if "listname" in facts and found.list is None:
             raise QueueError(f"list {facts['listname']} was removed: it has nowhere to go")
@@ -272,7 +317,7 @@ def stats(connection: Connection) -> dict[str, tuple[int, float | None]]:
     """Depth of each queue that is not empty, and when its oldest message came."""
     rows = connection.execute(
         select(entry.c.queue, func.count(), func.min(message.c.received_at))
-        .join(message, message.c.id == entry.c.message)
+        .join(message, message.c.id == entry.c.message, isouter=True)
         .group_by(entry.c.queue)
     )
     return {queue: (depth, oldest) for queue, depth, oldest in rows}
@@ -283,18 +328,18 @@ def _entries() -> Select[Any]:
         select(
             entry.c.id,
             entry.c.queue,
-            mailing_list.c.posting_address,
-            message.c.sender,
-            message.c.size,
-            message.c.received_at,
+            cast(mailing_list.c.posting_address, Text),
+            func.coalesce(_SENDER, ""),
+            func.coalesce(message.c.size, 0),
+            func.coalesce(message.c.received_at, entry.c.available_at),
             entry.c.attempts,
             entry.c.available_at,
             entry.c.lease_until,
-            entry.c.last_error,
-            entry.c.metadata,
+            cast(entry.c.last_error, Text),
+            _METADATA,
             entry.c.message,
         )
-        .join(message, message.c.id == entry.c.message)
+        .join_from(entry, message, message.c.id == entry.c.message, isouter=True)
         .join(mailing_list, mailing_list.c.id == entry.c.list, isouter=True)
     )
 
@@ -308,7 +353,7 @@ def set_aside(connection: Connection, which: ColumnElement[bool], reason: str) -
     """Move the entries that meet a condition to `shunt`, which remembers where they were;
     returns how many."""
     # Locked, so that the condition still holds when they are moved.
-    chosen = select(entry.c.id, entry.c.queue, entry.c.metadata).where(which).with_for_update()
+    chosen = select(entry.c.id, entry.c.queue, _METADATA).where(which).with_for_update()
     found = connection.execute(chosen).all()
     for number, queue, text in found:
         facts = _facts(text)

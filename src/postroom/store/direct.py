@@ -6,7 +6,9 @@ and durability as every other connection of the store; a connection that cannot 
 is thrown away. Fails with the driver's errors.
 """
 
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Table, insert
@@ -97,6 +99,20 @@ class Direct:
         except Exception:
             self._pooled.invalidate()
             self._driver = self._pooled = None
+
+    def overwrite(self) -> None:
+        """Write over what a commit left in SQLite's log when its flush failed, and close.
+
+        It may stand there complete, and whoever opens the database next would take it for
+        committed. Nothing is flushed for that: a failed flush is never tried again.
+        """
+        with suppress(Exception):  # it may well fail like the commit did
+            if self.is_sqlite:
+                self._driver.execute("PRAGMA synchronous = NORMAL")
+                self._driver.execute("BEGIN IMMEDIATE")
+                self._driver.execute(f"PRAGMA user_version = {int(time.time())}")
+                self._driver.execute("COMMIT")
+        self.close()
 
     def close(self) -> None:
         """Undo what is not committed and close."""

@@ -9,7 +9,7 @@ older or broken is never opened. Fails with `StoreError`, one sentence that says
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,7 @@ def _sqlite_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:
+        connection.text_factory = _text
         if _may_be_ours(connection):  # the mode stays with the file
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -141,6 +142,11 @@ def _sqlite_engine(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _text(stored: bytes) -> str:
+    """A text of the database. One that is damaged must not hide the others of its query."""
+    return stored.decode("utf-8", "backslashreplace")  # "\xff", which is never JSON
 
 
 def _may_be_ours(connection: Any) -> bool:
@@ -222,13 +228,26 @@ def prepare_file(path: Path, create: bool) -> None:
                 raise StoreError(f"{path} does not exist: `postroom serve` or `migrate` makes it")
             if path.parent.exists() and not path.parent.is_dir():
                 raise StoreError(f"{path} cannot be used (no directory above it): set store.url")
+            missing = [each for each in path.parents if not each.exists()]
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+            for each in missing:
+                _flush_directory(each.parent)
         elif not path.is_file():
             raise StoreError(f"{path} is not a file: set store.url to a file for the database")
         if not os.access(path if path.exists() else path.parent, os.W_OK):
             raise StoreError(f"{path} cannot be written: check owner and mode, or set store.url")
     except OSError as error:
         raise StoreError(f"{path} cannot be used ({error.strerror}): set store.url") from error
+
+
+def _flush_directory(path: Path) -> None:
+    """Have what was made in a directory stay there (SQLite does so for its own files)."""
+    with suppress(OSError):  # not every directory may be opened, or can do that
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def _create(connection: Connection) -> None:
@@ -251,6 +270,17 @@ def explain(store: Store, error: Exception) -> str:
             f"{name} is damaged ({reason}): keep a copy of it and of its -wal file, then "
             "restore a backup, or recover it with `sqlite3 FILE .recover`"
         )
+    if "unable to open" in reason and store.path is not None and _is_full(store.path.parent):
+        return f"{name} cannot be opened: its disk has no room for new files: free some"
     if "locked" in reason:
         return f"{name} is in use ({reason}): try again in a moment"
     return f"{name} cannot be opened ({reason}): check that it is there and may be written"
+
+
+def _is_full(directory: Path) -> bool:
+    """Whether no file can be made there."""
+    try:
+        disk = os.statvfs(directory)
+    except OSError:
+        return False
+    return disk.f_bavail == 0 or (disk.f_files > 0 and disk.f_favail == 0)

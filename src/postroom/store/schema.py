@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0001"  # the newest migration
+REVISION = "0002"  # the newest migration
 
 metadata = MetaData(
     naming_convention={
@@ -83,6 +83,7 @@ entry = Table(
     Column("lease", Text),
     Column("lease_until", Double),
     Column("last_error", Text),
+    Column("retried_at", Double),  # when it was last told to wait
     Index(None, "queue", "available_at", "id"),
     Index(None, "message"),
     Index(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, RootTransaction
 
+from postroom.base.places import Tcp, parse_listen
 from postroom.lmtp.client import LMTPClient
 from postroom.store.engine import Store, open_store
 
@@ -37,6 +38,9 @@ class Site:
         self._store: Store | None = None
         self._pending: tuple[Connection, RootTransaction] | None = None
         self.port = 0
+        # More places to listen on than 127.0.0.1, as `lmtp.listen` spells them.
+        self.listen: tuple[str, ...] = ()
+        self.addresses: tuple[str, ...] = ()  # where it listens, as its `ready` line says
 
     @property
     def store(self) -> Store:
@@ -52,7 +56,9 @@ class Site:
         ours = {
             "CONFIG": str(self.config),
             "STORE__URL": self.url,
-            "LMTP__LISTEN": f"127.0.0.1:{self.port}",
+            "LMTP__LISTEN": ",".join((f"127.0.0.1:{self.port}", *self.listen)),
+            "MAPS__LISTEN": "",
+            "METRICS__LISTEN": "",
             "LOG__FORMAT": "json",
             **self._settings,
         }
@@ -76,20 +82,22 @@ class Site:
             stderr=subprocess.PIPE,
             bufsize=0,  # what stands after the line that we look for is for the log
         )
-        ready = None
+        ready: list[str] = []
         assert self._server.stderr is not None
         with self.log.open("ab") as log:
             for line in self._server.stderr:
                 log.write(line)
                 if line.startswith(b"ready "):
-                    ready = line.decode().split()[1]
+                    ready = line.decode().split()[1:]
                     break
-        if ready is None:
+        if not ready:
             self._server.wait()
             self._server.stderr.close()
             self._server = None
             raise SiteError(self.log.read_text(errors="replace"))
-        self.port = int(ready.rpartition(":")[2])
+        self.addresses = tuple(ready)
+        ports = [each.port for each in map(parse_listen, ready) if isinstance(each, Tcp)]
+        self.port = ports[0] if ports else 0
         self._drain_log()
 
     def _drain_log(self) -> None:
@@ -109,9 +117,10 @@ class Site:
         self._server = None
         return status
 
-    def client(self) -> LMTPClient:
-        """A connected client."""
-        return LMTPClient("127.0.0.1", self.port)
+    def client(self, address: str = "") -> LMTPClient:
+        """A connected client; `address` is one of `addresses`."""
+        where = parse_listen(address) if address else Tcp("127.0.0.1", self.port)
+        return LMTPClient(*where)
 
     def pending(self) -> Connection:
         """The open transaction; begun if there is none."""

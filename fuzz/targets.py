@@ -1,0 +1,15 @@
+"""All fuzz targets, by name."""
+
+from typing import Final
+
+from fuzz import endpoint, framing, grammar, message, session, socketmap
+from fuzz.target import Target
+
+TARGETS: Final[dict[str, Target]] = {
+    "grammar": grammar.TARGET,
+    "framing": framing.TARGET,
+    "session": session.TARGET,
+    "message": message.TARGET,
+    "endpoint": endpoint.TARGET,
+    "socketmap": socketmap.TARGET,
+}
