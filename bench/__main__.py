@@ -17,14 +17,17 @@ from rich.console import Console
 from rich.status import Status
 
 from bench import chart, parts, report
+from bench.against import against
 from bench.figures import Results, faults
+from bench.fire import hostile, idle
 from bench.load import LoadError, program
 from bench.measure import QUICK, Plan, Tell
 from bench.process import Skip
 from bench.servers import workplace
 from bench.tables import tables
 
-PARTS = ("start", "door", "lists", "sizes", "flush")
+PARTS = ("start", "door", "lists", "sizes", "flush", "idle", "hostile")
+AGAINST = "against"
 
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
@@ -34,8 +37,15 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="a minute's worth, for a first look")
     parser.add_argument("--rounds", type=_positive, metavar="N", help="measure everything N times")
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
         "--only", action="append", choices=PARTS, help="measure this part; may be repeated"
+    )
+    which.add_argument(
+        "--against",
+        type=_checkout,
+        metavar="DIR",
+        help="measure the door of this checkout beside that of another one in DIR",
     )
     parser.add_argument(
         "--out",
@@ -54,8 +64,18 @@ def _positive(text: str) -> int:
     return number
 
 
-def measured(only: Sequence[str], plan: Plan, out: Path, tell: Tell) -> Results:
-    """Run the wanted parts; one that postroom fails in is a fault, and the others go on."""
+def _checkout(text: str) -> Path:
+    path = Path(text).resolve()
+    if not (path / "src/postroom").is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is no checkout of postroom (it has no src)")
+    return path
+
+
+def measured(
+    only: Sequence[str], plan: Plan, out: Path, tell: Tell, other: Path | None = None
+) -> Results:
+    """Run the wanted parts, or measure against another checkout; what postroom fails in is a
+    fault, and the others go on."""
     with workplace(out) as place:
         results = Results(report.machine(place), plan._asdict())
         steps: dict[str, Callable[[Results], Results]] = {
@@ -64,11 +84,17 @@ def measured(only: Sequence[str], plan: Plan, out: Path, tell: Tell) -> Results:
             "lists": lambda r: replace(r, lists=parts.lists(plan, place / "lists", tell)),
             "sizes": lambda r: replace(r, sizes=parts.sizes(plan, place / "sizes", tell)),
             "flush": lambda r: replace(r, flush=parts.flush(plan, place / "flush", tell)),
+            "idle": lambda r: replace(r, idle=idle(plan, place / "idle", tell)),
+            "hostile": lambda r: replace(r, hostile=hostile(plan, place / "hostile", tell)),
         }
+        wanted = [name for name in PARTS if name in only]
+        if other is not None:
+            steps[AGAINST] = lambda r: replace(
+                r, against=against(plan, place / AGAINST, other, tell)
+            )
+            wanted = [AGAINST]
         broken = []
-        for name in PARTS:
-            if name not in only:
-                continue
+        for name in wanted:
             try:
                 results = steps[name](results)
             except (Skip, LoadError) as error:
@@ -95,7 +121,8 @@ def main(words: Sequence[str] | None = None) -> int:
     out: Path = options.out.resolve()
     try:
         with Status("starting", console=console) as status:
-            results = measured(options.only or PARTS, plan, out, _teller(console, status))
+            tell = _teller(console, status)
+            results = measured(options.only or PARTS, plan, out, tell, options.against)
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
         return 1

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from postroom.service.settings import Lmtp
+from postroom.base.settings import Lmtp
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,10 @@ MANY_LISTS_TARGET = 0.9
 READY_TARGET = 1.5  # seconds
 IDLE_TARGET = 100e6  # octets
 FLOOD_ABOVE_BUDGET = 100e6  # octets
+HELD_TARGET = 0.9  # of the rate, beside idle clients
+HELD_MEMORY = 300e6  # octets, with them
+ATTACKED_TARGET = 0.7  # of the rate, under attack
+AGAINST_TARGET = 0.97  # of the rate of another checkout
 MEMORY_BUDGET = Lmtp().memory_budget  # octets
 
 
@@ -186,6 +190,68 @@ class Flush:
 
 
 @dataclass(frozen=True)
+class Idle:
+    """Beside so many idle clients. `rates` and `memory`, in octets, are without and with them;
+    `answering` is how many at least still got an answer after a run."""
+
+    clients: int
+    rates: list[Rate]
+    memory: list[Summary]
+    ratio: float | None
+    answering: int
+    ledger: Ledger
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What attackers did, each a second; `processor` is the share of one that they used."""
+
+    connections: float
+    octets: float
+    processor: float
+
+    @classmethod
+    def median(cls, attacks: Sequence["Attack"]) -> "Attack":
+        """The median of each figure."""
+        return cls(
+            statistics.median(each.connections for each in attacks),
+            statistics.median(each.octets for each in attacks),
+            statistics.median(each.processor for each in attacks),
+        )
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """Under attack by so many of each kind. `rates` are alone, attacked, and while somebody
+    else is attacked; `attacks` says by name what the attackers did."""
+
+    attackers: int
+    rates: list[Rate]
+    attacks: dict[str, Attack]
+    ratio: float | None
+    control: float | None
+    ledger: Ledger
+
+
+@dataclass(frozen=True)
+class AgainstRow:
+    """This checkout and another."""
+
+    ours: Rate
+    other: Rate
+    ratio: float | None
+
+
+@dataclass(frozen=True)
+class Against:
+    """This checkout beside `other`, its path; ledgers by name."""
+
+    other: str
+    rows: list[AgainstRow]
+    ledgers: dict[str, Ledger]
+
+
+@dataclass(frozen=True)
 class Start:
     """From nothing to service; seconds and octets."""
 
@@ -207,6 +273,9 @@ class Results:
     lists: list[ListsRow] | None = None
     sizes: Sizes | None = None
     flush: Flush | None = None
+    idle: Idle | None = None
+    hostile: Hostile | None = None
+    against: Against | None = None
     faults: list[str] = field(default_factory=list)
 
 
@@ -218,6 +287,12 @@ def faults(results: Results) -> list[str]:
         ledgers.append(("door", results.door.ledger))
     if results.sizes and results.sizes.flood:
         ledgers.append(("large messages at once", results.sizes.flood.ledger))
+    if results.idle:
+        ledgers.append(("beside idle clients", results.idle.ledger))
+    if results.hostile:
+        ledgers.append(("under attack", results.hostile.ledger))
+    if results.against:
+        ledgers += results.against.ledgers.items()
     return refused + [
         f"{name}: {ledger.sent:,} messages were accepted, {ledger.queued:,} are in the queue"
         for name, ledger in ledgers

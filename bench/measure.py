@@ -27,6 +27,8 @@ class Plan(NamedTuple):
     lists: tuple[int, ...] = (1, 1_000, 100_000)
     sizes: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
     flood: bool = True
+    idle: int = 10_000  # clients that do nothing
+    hostile: int = 250  # attackers of each kind
 
 
 QUICK = Plan(1, 0.5, (1, 10), (1, 1_000), (1_000, 100_000, 1_000_000), False)

@@ -19,6 +19,8 @@ from bench import process
 from bench.process import Skip
 
 POSTROOM = (sys.executable, "-m", "postroom")
+BARE = {"MAPS__LISTEN": "", "METRICS__LISTEN": ""}  # the door alone
+SECTIONS = "from postroom.base.settings import Settings; print(*Settings.__struct_fields__)"
 
 
 class Server(NamedTuple):
@@ -41,9 +43,16 @@ def workplace(out: Path) -> Iterator[Path]:
 
 
 class Postroom:
-    """A postroom with its own database below `directory`, used by its command line alone."""
+    """A postroom with its own database below `directory`, used by its command line alone.
+    `settings` by SECTION__KEY; `source` is another checkout to run, which may be older."""
 
-    def __init__(self, directory: Path, preload: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        preload: Mapping[str, str] | None = None,
+        settings: Mapping[str, str] | None = None,
+        source: Path | None = None,
+    ) -> None:
         self.directory = directory
         directory.mkdir(parents=True)
         self.log = directory / "postroom.log"
@@ -55,6 +64,15 @@ class Postroom:
             POSTROOM_LMTP__LISTEN="127.0.0.1:0",
             POSTROOM_LOG__FORMAT="json",
         )
+        if source is not None:
+            self._environment["PYTHONPATH"] = str(source / "src")
+        wanted = BARE | dict(settings or {})
+        known = self._sections() if source is not None else None
+        self._environment |= {
+            f"POSTROOM_{name}": value
+            for name, value in wanted.items()
+            if known is None or name.partition("__")[0].lower() in known
+        }
         self._preload = dict(preload or {})
 
     def create_lists(self, addresses: Iterable[str]) -> None:
@@ -72,6 +90,11 @@ class Postroom:
         command = [*POSTROOM, "serve"]
         with process.running(command, self.log, self.directory, environment) as serve:
             yield Server(name, process.await_ready(serve, self.log), serve.pid)
+
+    def _sections(self) -> list[str]:
+        """The sections that its settings have."""
+        command = [sys.executable, "-c", SECTIONS]
+        return process.run(command, self.directory, env=self._environment).split()
 
     def _command(self, *words: str, text: str = "") -> str:
         return process.run([*POSTROOM, *words], self.directory, text, self._environment)

@@ -8,14 +8,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bench.figures import (
+    AGAINST_TARGET,
+    ATTACKED_TARGET,
     FLOOD_ABOVE_BUDGET,
+    HELD_MEMORY,
+    HELD_TARGET,
     IDLE_TARGET,
     MANY_LISTS_TARGET,
     MEMORY_BUDGET,
     READY_TARGET,
+    Against,
+    Attack,
     Door,
     Flood,
     Flush,
+    Hostile,
+    Idle,
     Ledger,
     ListsRow,
     Results,
@@ -55,6 +63,12 @@ def tables(results: Results) -> list[Table]:
         made.append(sizes_table(results.sizes))
     if results.flush:
         made.append(flush_table(results.flush))
+    if results.idle:
+        made.append(idle_table(results.idle))
+    if results.hostile:
+        made.append(hostile_table(results.hostile))
+    if results.against:
+        made.append(against_table(results.against))
     if results.start:
         made.append(start_table(results.start))
     return made
@@ -72,7 +86,7 @@ def door_table(door: Door) -> Table:
                 str(rate.sessions),
                 rate.name,
                 *_rates(rate.rate),
-                f"{found.ratio:.2f}" if found and found.ratio is not None else "",
+                _ratio(found.ratio) if found else "",
                 _verdict(found.target, found.met) if found else "",
             )
         )
@@ -101,7 +115,7 @@ def lists_table(rows: Iterable[ListsRow]) -> Table:
                 f"{row.lists:,}",
                 "each to another" if row.spread else "one, by lot",
                 *_rates(row.rate.rate),
-                "" if row.ratio is None else f"{row.ratio:.2f}",
+                _ratio(row.ratio),
                 _verdict(MANY_LISTS_TARGET, reached(row.ratio, MANY_LISTS_TARGET))
                 if row.lists == most > 1
                 else "",
@@ -175,6 +189,97 @@ def flush_table(flush: Flush) -> Table:
     )
 
 
+def idle_table(idle: Idle) -> Table:
+    """postroom beside idle clients."""
+    alone, beside = idle.rates
+    without, held = idle.memory
+    memory_met = reached(HELD_MEMORY, held.most)
+    all_met = reached(idle.answering, idle.clients)
+    return Table(
+        f"Beside {idle.clients:,} idle clients: {alone.sessions} sessions, 4,000-octet messages",
+        ("idle", "messages/s", "least", "most", "ratio", "target", "peak PSS", "at most"),
+        (
+            ("none", *_rates(alone.rate), "", "", f"{without.least / 1e6:.0f}", ""),
+            (
+                f"{idle.clients:,}",
+                *_rates(beside.rate),
+                _ratio(idle.ratio),
+                _verdict(HELD_TARGET, reached(idle.ratio, HELD_TARGET)),
+                f"{held.most / 1e6:.0f}",
+                _verdict(HELD_MEMORY / 1e6, memory_met),
+            ),
+        ),
+        (
+            f"{idle.answering:,} of {idle.clients:,} were still there after a run, and got an "
+            f"answer: {_verdict(None, all_met)}",
+            "ratio: to none. PSS in MB, sampled over the process tree.",
+            _ledger("the queue", idle.ledger),
+        ),
+    )
+
+
+def hostile_table(hostile: Hostile) -> Table:
+    """postroom under attack."""
+    alone, attacked, control = hostile.rates
+    sessions = alone.sessions
+    return Table(
+        f"Under attack: {sessions} honest sessions, 4,000-octet messages",
+        ("", "messages/s", "least", "most", "ratio", "target"),
+        (
+            (alone.name, *_rates(alone.rate), "", ""),
+            (
+                attacked.name,
+                *_rates(attacked.rate),
+                _ratio(hostile.ratio),
+                _verdict(ATTACKED_TARGET, reached(hostile.ratio, ATTACKED_TARGET)),
+            ),
+            (control.name, *_rates(control.rate), _ratio(hostile.control), ""),
+        ),
+        (
+            f"{hostile.attackers} clients send an octet a second, {hostile.attackers} flood and "
+            "come again when they are thrown out.",
+            "ratio: to alone. Attackers share the processors with those who are measured, with "
+            "the least priority; the last row is what they cost when they attack a listener "
+            "that ignores them.",
+            *(_attack(name, each) for name, each in hostile.attacks.items()),
+            _ledger("the queue", hostile.ledger),
+        ),
+    )
+
+
+def _attack(name: str, attack: Attack) -> str:
+    return (
+        f"{name}: {attack.connections:,.0f} connections/s, {attack.octets / 1e6:,.1f} MB/s sent; "
+        f"the attackers used {attack.processor:.2f} of a processor."
+    )
+
+
+def against_table(against: Against) -> Table:
+    """postroom beside another checkout."""
+    return Table(
+        "This checkout beside another: 4,000-octet messages",
+        ("sessions", "checkout", "messages/s", "least", "most", "ratio", "target"),
+        tuple(
+            row
+            for each in against.rows
+            for row in (
+                (
+                    str(each.ours.sessions),
+                    each.ours.name,
+                    *_rates(each.ours.rate),
+                    _ratio(each.ratio, 3),
+                    _verdict(AGAINST_TARGET, reached(each.ratio, AGAINST_TARGET)),
+                ),
+                (str(each.other.sessions), each.other.name, *_rates(each.other.rate), "", ""),
+            )
+        ),
+        (
+            f"ratio: of the medians, this checkout to the other, {against.other}.",
+            *(_ledger(f"the queue of {name}", each) for name, each in against.ledgers.items()),
+        ),
+    )
+
+
 def start_table(start: Start) -> Table:
     """From nothing to service."""
 
@@ -200,6 +305,10 @@ def start_table(start: Start) -> Table:
 
 def _rates(rate: Summary) -> tuple[str, str, str]:
     return f"{rate.median:,.0f}", f"{rate.least:,.0f}", f"{rate.most:,.0f}"
+
+
+def _ratio(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def _verdict(target: float | None, met: bool | None) -> str:

@@ -11,6 +11,8 @@ import signal
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
 from bench.__main__ import arguments
 from bench.chart import AVAILABLE, draw
 from bench.figures import (
@@ -40,7 +42,6 @@ from bench.process import Skip, await_ready, clean_environment, running
 from bench.report import show, write_json
 from bench.servers import Server, depth, slow_flush
 from bench.tables import Table, door_table, flush_table, lists_table, sizes_table, tables
-from rich.console import Console
 
 EVEN = Ledger(100, 100)
 

@@ -11,18 +11,10 @@ is an AssertionError.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
-from typing import Final
+from collections.abc import Callable, Sequence
 
-from postroom.lmtp.body import Body, Chunks
-from postroom.lmtp.conduct import Conduct, is_error
-from postroom.lmtp.grammar import Refused, parse_chunk, parse_mail, parse_recipient
+from postroom.lmtp.commands import Commands
 from postroom.lmtp.protocol import (
-    FOREIGN,
-    LEGAL,
-    REFUSED,
-    Close,
     Deliver,
     Event,
     Later,
@@ -31,8 +23,6 @@ from postroom.lmtp.protocol import (
     StartTls,
     State,
     Verify,
-    capabilities,
-    greeting,
 )
 from postroom.lmtp.transfer import Transfer
 from postroom.mail import reply
@@ -44,12 +34,7 @@ MAX_LINE = 4096  # octets with CRLF; RFC 5321 4.5.3.1.4 asks for 512, parameters
 LINES_AT_ONCE = 100  # before others get their turn
 
 
-@lru_cache(maxsize=8)
-def _lhlo(hostname: str, max_message_size: int, tls: bool) -> bytes:
-    return capabilities(hostname, max_message_size, tls).wire
-
-
-class Session:
+class Session(Commands):
     """One client's session. `admit(size)` may refuse a MAIL that declares `size` octets;
     `tally` counts what is sent, by whole reply; `tls` offers STARTTLS."""
 
@@ -63,32 +48,12 @@ class Session:
         tally: Counter[bytes] | None = None,
         tls: bool = False,
     ) -> None:
-        self._hostname = hostname
-        self._limits = limits
-        self._peer = Peer(peer)
-        self._admit = admit
+        super().__init__(hostname, ident, limits, peer, admit, tls)
         self._tally = Counter() if tally is None else tally
-        self._tls_offered, self._tls_active = tls, False
-        self._out: list[bytes] = [greeting(hostname, ident).wire]
         self._buffer = b""
         self._overlong = False
         self._awaiting: Event | None = None
-        self._conduct = Conduct(limits)
         self._lines = 0  # since others had their turn
-        self.state = State.GREETED
-        self.messages = 0  # begun so far, and chunks that belong to none
-        self._clear()
-
-    def _clear(self) -> None:
-        self._sender = ""
-        self._declared: int | None = None
-        self._smtputf8 = self._binary = False
-        self._recipients: list[Mailbox] = []
-        self._unverified: list[Mailbox | Reply] = []
-        self._mail_refused = False  # so RCPT and DATA that were sent with it are no errors
-        self._message: Transfer | None = None
-        # Where input goes that is no command: the message, or a chunk that is only skipped.
-        self._reading: Transfer | None = None
 
     @property
     def owes_replies(self) -> bool:
@@ -210,10 +175,8 @@ class Session:
 
     def abandon(self, punish: bool = False) -> Event:
         """Close with no further reply."""
-        self.state = State.CLOSED
         self._buffer = b""
-        self._clear()
-        self._awaiting = Close(punish)
+        self._awaiting = super().abandon(punish)
         return self._awaiting
 
     # Input
@@ -320,8 +283,6 @@ class Session:
         self._clear()
         self.state = State.READY
 
-    # Commands
-
     def _line(self, line: bytes) -> Event | None:
         if self._overlong or len(line) > MAX_LINE:
             self._overlong = False
@@ -331,160 +292,4 @@ class Session:
             # RFC 5321 2.3.8; what follows may have been meant as something else.
             self._say(reply.BARE_LF)
             return self.abandon()
-        verb, _, argument = line.rstrip(b"\r\n \t").partition(b" ")
-        verb = verb.upper()
-        after = LEGAL.get(verb)
-        if after is None:
-            if verb in FOREIGN and self.state is State.GREETED:
-                self._say(reply.NOT_LMTP)
-                return self.abandon(punish=True)
-            self._refuse(REFUSED.get(verb, reply.BAD_COMMAND), error=True)
-            return None
-        if self._conduct.command(verb):
-            self._say(reply.TOO_MANY_ERRORS)
-            return None
-        if self.state not in after and verb != b"BDAT":
-            self._refuse(reply.BAD_ORDER, error=not self._foreseen(verb))
-            return None
-        try:
-            return _HANDLERS[verb](self, argument.lstrip(b" "), after.get(self.state, self.state))
-        except Refused as refused:
-            self._mail_refused = verb == b"MAIL"
-            self._refuse(refused.reply, error=is_error(refused.reply))
-            return None
-
-    def _foreseen(self, verb: bytes) -> bool:
-        """Whether a client that pipelines may have sent this before it knew what is refused:
-        the sender, or all recipients (RFC 2033 4.2)."""
-        if self._mail_refused:
-            return verb in (b"RCPT", b"DATA")
-        return verb == b"DATA" and self.state is State.MAIL
-
-    def _refuse(self, answer: Reply, error: bool) -> None:
-        """Say no; the error that is one too many gets another answer, the last one."""
-        self._say(reply.TOO_MANY_ERRORS if error and self._conduct.error() else answer)
-
-    def _say(self, answer: Reply) -> None:
-        if self._unverified:
-            self._unverified.append(answer)
-        else:
-            self._out.append(answer.wire)
-
-    def _handle_lhlo(self, argument: bytes, after: State) -> None:
-        if not argument:
-            raise Refused(reply.NEED_NAME)
-        self._clear()  # RFC 5321 4.1.4: as if by RSET
-        text = argument[:255].decode("utf-8", "replace")
-        name = "".join(char if char.isprintable() else "?" for char in text)
-        self._peer = Peer(self._peer.address, name)
-        size, tls = self._limits.max_message_size, self._tls_offered and not self._tls_active
-        self._out.append(_lhlo(self._hostname, size, tls))
-        self.state = after
-
-    def _handle_starttls(self, argument: bytes, after: State) -> Event | None:
-        if argument:
-            raise Refused(reply.NO_ARGUMENT)
-        if self._tls_active:
-            raise Refused(reply.BAD_ORDER)
-        if not self._tls_offered:
-            raise Refused(reply.NO_TLS)
-        self._out.append(reply.START_TLS.wire)
-        self.state = after
-        return StartTls()
-
-    def _handle_mail(self, argument: bytes, after: State) -> None:
-        mail = parse_mail(argument)
-        size = mail.size or 0
-        if size > self._limits.max_message_size:
-            raise Refused(reply.TOO_BIG)  # RFC 1870 6.1
-        if (refusal := self._admit(size)) is not None:
-            raise Refused(refusal)
-        self._sender, self._declared, self._smtputf8, self._binary = mail
-        self._mail_refused = False
-        self._conduct.mail()
-        self.state = after
-        self._out.append(reply.SENDER_OK.wire)
-
-    def _handle_rcpt(self, argument: bytes, after: State) -> None:
-        mailbox = parse_recipient(argument, self._smtputf8)
-        if len(self._recipients) >= self._limits.max_recipients:
-            raise Refused(reply.TOO_MANY_RECIPIENTS)  # RFC 5321 4.5.3.1.10
-        if self._limits.refuse_at_rcpt:
-            self._unverified.append(mailbox)
-            return
-        self._recipients.append(mailbox)
-        self.state = after
-        self._out.append(reply.RECIPIENT_OK.wire)
-
-    def _handle_data(self, argument: bytes, after: State) -> None:
-        if argument:
-            raise Refused(reply.NO_ARGUMENT)
-        if self._binary:
-            raise Refused(reply.BAD_ORDER)  # RFC 3030 3: only BDAT can carry it
-        self._message = self._reading = Transfer(
-            Body(), self._limits.max_message_size, self._declared
-        )
-        self.messages += 1
-        self.state = after
-        self._out.append(reply.GO_AHEAD.wire)
-
-    def _handle_bdat(self, argument: bytes, after: State) -> Event | None:
-        """RFC 3030 2: whatever else is wrong, the octets that were announced are skipped."""
-        try:
-            chunk = parse_chunk(argument)
-        except Refused as refused:
-            self._say(refused.reply)
-            return self.abandon()  # where the next command begins cannot be known
-        limit = self._limits.max_message_size
-        if after is not State.CHUNKS:
-            transfer = Transfer(Chunks(), limit)
-            transfer.refuse(reply.BAD_ORDER if chunk.sound else reply.BAD_CHUNK)
-            self.messages += 1
-        elif self._message is None:
-            transfer = self._message = Transfer(Chunks(), limit, self._declared)
-            self.messages += 1
-            self.state = after
-        else:
-            transfer = self._message
-        transfer.begin(chunk)
-        self._reading = transfer
-        self._conduct.chunk(chunk.octets)
-        return None
-
-    def _handle_rset(self, argument: bytes, after: State) -> None:
-        if argument:
-            raise Refused(reply.NO_ARGUMENT)
-        self._clear()
-        self.state = after
-        self._out.append(reply.DONE.wire)
-
-    def _handle_noop(self, argument: bytes, after: State) -> None:
-        self._out.append(reply.DONE.wire)
-
-    def _handle_help(self, argument: bytes, after: State) -> None:
-        self._out.append(reply.HELP.wire)
-
-    def _handle_vrfy(self, argument: bytes, after: State) -> None:
-        # RFC 5321 3.5.3: never 250 on syntax alone.
-        self._out.append((reply.CANNOT_VERIFY if argument else reply.NEED_ARGUMENT).wire)
-
-    def _handle_quit(self, argument: bytes, after: State) -> None:
-        if argument:
-            raise Refused(reply.NO_ARGUMENT)
-        self.state = after
-        self._out.append(reply.BYE.wire)
-
-
-_HANDLERS: Final[Mapping[bytes, Callable[[Session, bytes, State], Event | None]]] = {
-    b"LHLO": Session._handle_lhlo,
-    b"MAIL": Session._handle_mail,
-    b"RCPT": Session._handle_rcpt,
-    b"DATA": Session._handle_data,
-    b"BDAT": Session._handle_bdat,
-    b"STARTTLS": Session._handle_starttls,
-    b"RSET": Session._handle_rset,
-    b"NOOP": Session._handle_noop,
-    b"HELP": Session._handle_help,
-    b"VRFY": Session._handle_vrfy,
-    b"QUIT": Session._handle_quit,
-}
+        return self._command(line)
