@@ -6,7 +6,8 @@ from pathlib import Path
 import pysqlite3.dbapi2 as sqlite
 import pytest
 
-from postroom.spool.queue import QueueError, entries, headers_of, raw_of, remove, requeue, stats
+from postroom.spool.depth import depths
+from postroom.spool.queue import QueueError, entries, headers_of, raw_of, remove, requeue
 from postroom.spool.upkeep import rename_list
 from tests.contract.desk import Desk, counts, endpoints, envelope
 from tests.contract.queues import Filler, do, everything, seen, take
@@ -68,7 +69,7 @@ def test_fault_12_other_text_that_is_none_is_shown_with_escapes(
     )
     with desk.store.read() as connection:
         assert [each.id for each, _ in entries(connection)] == [one, two]
-        assert stats(connection)["in"][0] == 2
+        assert depths(connection)["in"][0] == 2
     held = take(desk.store)
     assert [each.id for each in held] == [one, two]
     if column == "sender":
@@ -98,7 +99,7 @@ def test_fault_12_an_entry_whose_message_is_gone_is_set_aside_and_the_rest_flows
     assert found.last_error == reason
     with desk.store.read() as connection:
         assert [each.id for each, _ in entries(connection, "shunt", octets=100)] == [two]
-        assert stats(connection)["shunt"][0] == 1
+        assert depths(connection)["shunt"][0] == 1
         assert headers_of(connection, two) == b""
         with pytest.raises(QueueError, match=reason):
             raw_of(connection, two)

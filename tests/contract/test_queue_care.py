@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import Connection, select, text
 
 from postroom.lists.registry import create_list
+from postroom.spool.depth import depths
 from postroom.spool.queue import (
     LONGEST_WAIT,
     QueueError,
@@ -20,7 +21,6 @@ from postroom.spool.queue import (
     requeue,
     retry,
     shunt,
-    stats,
 )
 from postroom.store import schema
 from tests.contract.desk import ANNE, Counts, Desk, counts, envelope
@@ -178,14 +178,14 @@ def test_listings_show_entries_oldest_first(desk: Desk, filled: Filler) -> None:
 
 def test_statistics_tell_depth_and_oldest_of_each_queue(desk: Desk, filled: Filler) -> None:
     with desk.store.read() as connection:
-        assert stats(connection) == {}
+        assert depths(connection) == {}
     filled("ant", "bee", "ant-join")
     with desk.store.begin() as connection:
         connection.execute(text("UPDATE message SET received_at = 100 WHERE size = 1"))
         oldest = connection.scalar(select(schema.message.c.id).order_by("id").limit(1))
         connection.execute(text(f"UPDATE message SET received_at = 50 WHERE id = {oldest}"))
     with desk.store.read() as connection:
-        assert stats(connection) == {"in": (2, 50.0), "command": (1, 100.0)}
+        assert depths(connection) == {"in": (2, 50.0), "command": (1, 100.0)}
 
 
 def test_the_message_of_an_entry_is_read_whole_or_only_its_beginning(desk: Desk) -> None:

@@ -59,6 +59,8 @@ def test_what_can_be_a_list_is_folded(text: str, local: str, domain: str) -> Non
         ("a@exa\u200bmple.com", "ZERO WIDTH SPACE"),
         ("\u202emylist@example.com", "RIGHT-TO-LEFT OVERRIDE"),
         ("\u212aelvin@example.com", "simpler form, use Kelvin"),
+        ("grüße@example.com", "turn its name into 'grüsse', use that"),
+        ("Ärger@example.com", "turn its name into 'ärger', use that"),
         ("cafe\u0301@example.com", "simpler form, use café"),
         ("postmaster@example.com", "site owner's"),
         ("PostMaster@example.com", "site owner's"),

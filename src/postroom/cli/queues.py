@@ -28,6 +28,7 @@ from postroom.cli.output import (
 from postroom.mail.message import header_end, message_id, with_mail_from
 from postroom.spool import ids
 from postroom.spool import queue as spool
+from postroom.spool.depth import depths
 from postroom.spool.metadata import QUEUES, decode
 
 SHOWN = 100  # entries, to people who name no limit
@@ -157,7 +158,7 @@ def delete(options: Options, number: int) -> None:
 def stats(options: Options, as_json: bool) -> None:
     """Show depth and oldest entry of every queue."""
     with opened(options) as store, store.read() as connection:
-        found = spool.stats(connection)
+        found = depths(connection)
     now = time.time()
     rows: list[tuple[str, int, float | None]] = []
     for name in dict.fromkeys([*QUEUES, *sorted(found)]):

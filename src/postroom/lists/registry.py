@@ -107,6 +107,10 @@ def posting_address(text: str) -> Mailbox:
             f"{text!a} cannot be a list: its characters have a simpler form, "
             f"use {checked.local_part}"
         )
+    if (lower := folded.local.casefold()) != folded.local:
+        raise ListError(
+            f"{text!r} cannot be a list: mail servers turn its name into {lower!r}, use that"
+        )
     if folded.local == POSTMASTER:
         raise ListError(f"{address} is the site owner's (RFC 5321 4.5.1): choose another name")
     return Mailbox(folded.local, fold(checked.domain))

@@ -156,7 +156,8 @@ class Process:
                 for each in questions
             ]
         except Exception as error:  # the registry is not there: 451, never 550
-            self._log.error("look-up failed", reason=" ".join(str(error).split()))
+            reason = getattr(error, "orig", None) or error  # without the whole statement
+            self._log.error("look-up failed", reason=" ".join(str(reason).split()))
             outcomes = [
                 (each.number, [reply.LOCAL_ERROR] * len(each.recipients)) for each in questions
             ]

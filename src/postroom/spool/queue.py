@@ -313,16 +313,6 @@ def _in_nobodys_hands(connection: Connection, number: int) -> Entry:
     return found
 
 
-def stats(connection: Connection) -> dict[str, tuple[int, float | None]]:
-    """Depth of each queue that is not empty, and when its oldest message came."""
-    rows = connection.execute(
-        select(entry.c.queue, func.count(), func.min(message.c.received_at))
-        .join(message, message.c.id == entry.c.message, isouter=True)
-        .group_by(entry.c.queue)
-    )
-    return {queue: (depth, oldest) for queue, depth, oldest in rows}
-
-
 def _entries() -> Select[Any]:
     return (
         select(
