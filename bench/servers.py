@@ -20,7 +20,13 @@ from bench.process import Skip
 
 POSTROOM = (sys.executable, "-m", "postroom")
 BARE = {"MAPS__LISTEN": "", "METRICS__LISTEN": ""}  # the door alone
-SECTIONS = "from postroom.base.settings import Settings; print(*Settings.__struct_fields__)"
+SECTIONS = """\
+try:
+    from postroom.base.settings import Settings
+except ImportError:  # an older checkout
+    from postroom.service.settings import Settings
+print(*Settings.__struct_fields__)
+"""
 
 
 class Server(NamedTuple):

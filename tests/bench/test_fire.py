@@ -290,7 +290,7 @@ def test_an_older_checkout_is_not_told_what_it_does_not_know(tmp_path: Path) -> 
     (package / "__init__.py").touch()
     (package / "__main__.py").write_text(OLDER_MAIN)
     (package / "service/__init__.py").touch()
-    (package / "base/settings.py").write_text(OLDER_SETTINGS)
+    (package / "service/settings.py").write_text(OLDER_SETTINGS)
     assert Postroom(tmp_path / "run", source=tmp_path / "older").queued() == 1000
 
 

@@ -25,7 +25,7 @@ MESSAGES = 120
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     """What a server did under load, stopped and started once."""
-    return record(tmp_path_factory.mktemp("recording"), MESSAGES)
+    return record(tmp_path_factory.mktemp("recording"), MESSAGES, threads=2)
 
 
 def test_fault_16_whatever_was_answered_250_is_there_after_a_cut_at_any_flush(
@@ -35,7 +35,7 @@ def test_fault_16_whatever_was_answered_250_is_there_after_a_cut_at_any_flush(
     assert report.problems == ()
     kinds = [(each.kind, each.file) for each in read_records(recording.records)]
     assert report.cuts == 1 + sum(kind == FLUSH for kind, _ in kinds)
-    assert report.rebuilds > 2 * MESSAGES
+    assert report.rebuilds > MESSAGES
     # The log was copied back, begun anew and taken away, all under load.
     assert kinds.count((TRUNCATE, DATABASE)) > 3
 
