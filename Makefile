@@ -7,13 +7,14 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # How long `make fuzz` looks for findings.
 SECONDS ?= 3600
 
-.PHONY: help venv run test check bench fuzz peers clean
+.PHONY: help venv run test check bench fuzz power-loss peers clean
 help:
 	@echo "make run     start postroom with an embedded database, nothing to configure"
 	@echo "make test    run all tests"
 	@echo "make check   style, types, import contracts"
 	@echo "make bench   measure postroom beside other servers"
 	@echo "make fuzz    look for input that breaks something, for an hour (SECONDS=3600)"
+	@echo "make power-loss  cut the power at every flush of a busy server, and look what is left"
 	@echo "make peers   install the Debian packages that some tests and the bench talk to"
 
 venv: $(VENV)/.run
@@ -64,8 +65,12 @@ fuzz: $(VENV)/.fuzz
 	$(BIN)/python -m fuzz all --seconds $(SECONDS)
 	$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz
 
+power-loss: $(VENV)/.dev
+	$(BIN)/python -m tests.crash.power_loss --messages 5000 --small-log
+	$(BIN)/python -m tests.crash.power_loss --messages 5000
+
 peers:
 	sh tests/interop/peers.sh
 
 clean:
-	rm -rf $(VENV) build dist bench/out
+	rm -rf $(VENV) .peers build dist bench/out
