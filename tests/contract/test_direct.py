@@ -112,6 +112,18 @@ def test_all_columns_are_written_in_the_order_of_the_table(store: Store, direct:
     ] == [message, entry]
 
 
+def test_columns_without_a_value_get_their_defaults(store: Store, direct: Direct) -> None:
+    begin(direct)
+    direct.insert(schema.message, [(1, b"", "", 0, 0.0, "", "", b"")])
+    direct.insert(schema.entry, [(number, "in", None, 1, "{}", 2.5) for number in (1, 2)])
+    direct.insert(schema.entry, [(3, "in", None, 1, "{}", 2.5, 4)])
+    direct.commit()
+    with store.read() as connection:
+        found = connection.execute(schema.entry.select().order_by(schema.entry.c.id)).all()
+    assert [row.attempts for row in found] == [0, 0, 4]
+    assert {tuple(row[7:]) for row in found} == {(None, None, None, None)}
+
+
 def test_a_broken_connection_is_replaced_when_it_is_discarded(store: Store, direct: Direct) -> None:
     begin(direct)
     direct.insert(schema.receipt, receipts(1))

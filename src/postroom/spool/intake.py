@@ -167,10 +167,7 @@ class Writer:
         facts = metadata.describe(endpoint, len(envelope.raw), self.site_owner)
         queue, text = metadata.queue_of(endpoint), metadata.encode(facts)
         due, attempts = envelope.received_at, 0
-        return (
-            row.entry, queue, endpoint.list_key, row.draft.message, text, due, attempts,
-            None, None, None, None,
-        )  # fmt: skip
+        return row.entry, queue, endpoint.list_key, row.draft.message, text, due, attempts
 
     def _report(
         self,

@@ -27,7 +27,7 @@ class Direct:
         self._pooled: Any = None
         self._driver: Any = None
         self._lock_wait: float | None = None  # as the connection has it
-        self._statements: dict[tuple[str, int, bool], str] = {}
+        self._statements: dict[tuple[str, int, int, bool], str] = {}
 
     @property
     def is_sqlite(self) -> bool:
@@ -59,28 +59,31 @@ class Direct:
         return list(self._driver.execute(statement, parameters).fetchall())
 
     def insert(self, table: Table, rows: Sequence[Row], unless_there: bool = False) -> int:
-        """Insert rows, all columns in the order of the table; returns how many were new.
+        """Insert rows, in the order of the table's columns; returns how many were new.
 
-        `unless_there` leaves out those whose key is there already; without it they are an
-        error.
+        All have as many values; the columns after those get their defaults. `unless_there`
+        leaves out rows whose key is there already; without it they are an error.
         """
+        width = len(rows[0])
         if not self.is_sqlite:  # psycopg sends them in one go
             cursor = self._driver.cursor()
-            cursor.executemany(self._statement(table, 1, unless_there), rows)
+            cursor.executemany(self._statement(table, width, 1, unless_there), rows)
             return int(cursor.rowcount)
         # Many rows a statement: a call into SQLite costs more than a small row.
         changed = 0
         for start in range(0, len(rows), MOST_ROWS):
             some = rows[start : start + MOST_ROWS]
             values = [value for row in some for value in row]
-            statement = self._statement(table, len(some), unless_there)
+            statement = self._statement(table, width, len(some), unless_there)
             changed += self._driver.execute(statement, values).rowcount
         return changed
 
-    def _statement(self, table: Table, rows: int, unless_there: bool) -> str:
-        key = (table.name, rows, unless_there)
+    def _statement(self, table: Table, width: int, rows: int, unless_there: bool) -> str:
+        key = (table.name, width, rows, unless_there)
         if key not in self._statements:
-            text = str(insert(table).compile(dialect=self._store.engine.dialect))
+            columns = [column.name for column in table.columns][:width]
+            dialect = self._store.engine.dialect
+            text = str(insert(table).compile(dialect=dialect, column_keys=columns))
             head, _, values = text.partition(" VALUES ")
             tail = " ON CONFLICT DO NOTHING" if unless_there else ""
             self._statements[key] = f"{head} VALUES {', '.join([values] * rows)}{tail}"
