@@ -207,29 +207,29 @@ class Flood(Client):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._crowd.settle(self)
-        self.say(self._first + self._words)
-        if not self._patient:
-            self._pump()
+        self.say(self._first)
+        self._go_on()
 
     def data_received(self, data: bytes) -> None:
-        told_to_go = b"421 " in data
-        if told_to_go and not self._patient:
-            self._transport.abort()
-        elif self._patient and not told_to_go and not self._clogged:
-            self.say(self._words)
+        if b"421 " in data:
+            if not self._patient:
+                self._transport.abort()
+        elif self._patient:
+            self._go_on()
 
     def pause_writing(self) -> None:
         self._clogged = True
 
     def resume_writing(self) -> None:
         self._clogged = False
-        if not self._patient:
-            self._pump()
+        self._go_on()
 
-    def _pump(self) -> None:
-        if not self._clogged and not self._gone:
-            self.say(self._words)
-            asyncio.get_running_loop().call_soon(self._pump)
+    def _go_on(self) -> None:
+        if self._clogged or self._gone:
+            return
+        self.say(self._words)
+        if not self._patient:
+            asyncio.get_running_loop().call_soon(self._go_on)
 
 
 KINDS: dict[str, type[Client]] = {"idle": Idle, "slow": Slow, "flood": Flood}

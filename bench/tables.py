@@ -249,8 +249,8 @@ def hostile_table(hostile: Hostile) -> Table:
 
 def _attack(name: str, attack: Attack) -> str:
     return (
-        f"{name}: {attack.connections:,.0f} connections/s, {attack.octets / 1e6:,.1f} MB/s sent; "
-        f"the attackers used {attack.processor:.2f} of a processor."
+        f"{name}: {attack.connections:,.0f} connections/s, {attack.octets / 1e6:,.1f} MB/s "
+        f"offered; the attackers used {attack.processor:.2f} of a processor."
     )
 
 

@@ -1,6 +1,6 @@
 """Items 54 and 55: who is turned out, and who may go on for ever."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 
 import pytest
@@ -190,7 +190,7 @@ def test_after_so_many_lines_others_have_their_turn(octets: bytes, allowed: Limi
         assert session.output().count(b"\r\n") <= LINES_AT_ONCE * 2
         others += isinstance(event, Later)
         event = session.resume() if isinstance(event, Later) else session.reserved(True)
-    assert others >= 9
+    assert others >= 1000 // LINES_AT_ONCE
 
 
 def test_the_replies_do_not_depend_on_turns() -> None:
@@ -204,10 +204,11 @@ def test_the_replies_do_not_depend_on_turns() -> None:
 
 def test_what_comes_while_others_have_their_turn_waits() -> None:
     session = begin(limits=GENEROUS)
-    assert session.receive(noops(LINES_AT_ONCE)) is None
-    session.output()
-    assert session.receive(noops(LINES_AT_ONCE + 1)) == Later()
-    assert session.output() == reply.DONE.wire * LINES_AT_ONCE
+    assert session.receive(noops(10)) is None  # it has said LHLO before
+    assert session.receive(noops(LINES_AT_ONCE - 11)) is None
+    assert session.output() == reply.DONE.wire * (LINES_AT_ONCE - 1)
+    assert session.receive(noops(1)) == Later()
+    assert session.output() == b""
     assert session.receive(b"QUIT\r\n") is None
     assert session.output() == b""
     assert session.resume() == Close()
@@ -228,9 +229,9 @@ def test_it_may_end_while_others_have_their_turn(end: Callable[[Session], Event 
 
 
 def test_every_reply_is_counted_once_when_it_is_sent() -> None:
-    tally: Counter[bytes] = Counter()
+    tally: defaultdict[bytes, int] = defaultdict(int)
     session = Session("host", "ident", Limits(refuse_at_rcpt=True), "peer", tally=tally)
-    assert tally.total() == 0
+    assert not tally
     sent = session.output()
     for octets in (
         LHLO + MAIL + RCPT * 3 + b"BDAT 3\r\nabcBDAT 2 LAST\r\nde" + MAIL,

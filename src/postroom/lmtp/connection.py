@@ -219,7 +219,7 @@ class Connection(asyncio.Protocol):
         elif type(event) is Reserve:
             self._reserve(event.octets)
         elif type(event) is Later:
-            asyncio.get_running_loop().call_soon(self._answered, session.resume)
+            self._admission.turns.wait(lambda: self._answered(session.resume))
         elif type(event) is StartTls:
             self._start_tls()
         elif type(event) is Close:
@@ -353,7 +353,7 @@ class Connection(asyncio.Protocol):
         input that we never read cannot make the system take the 421 back (RFC 1122 4.2.2.13).
         """
         self._gone = True
-        if self._admission.detain():
+        if self._admission.detain(inside=self._session is not None):
             loop, penalty = asyncio.get_running_loop(), self._admission.config.penalty
             loop.call_soon(self._transport.pause_reading)  # uvloop begins to read just now
             self._penalty = loop.call_later(penalty, self._let_go)

@@ -49,9 +49,10 @@ class Chunk(NamedTuple):
 
 def parse_mail(argument: bytes) -> Mail:
     """Parse what follows the verb MAIL. RFC 5321 4.1.1.2, RFC 1870, 3030, 6152, 6531."""
-    text = _decode(argument, reply.BAD_SENDER)
+    text = _decode(argument)
     if text[:1] in "Ff" and _COMMON.fullmatch(text):
         return Mail(text[6:-1])
+    _refuse_controls(text, reply.BAD_SENDER)
     inside, parameters = _split_path(text, "FROM:", reply.BAD_SENDER)
     size, smtputf8, binary, seen = None, False, False, set()
     for word in parameters.split():
@@ -87,9 +88,10 @@ def parse_mail(argument: bytes) -> Mail:
 
 def parse_recipient(argument: bytes, smtputf8: bool) -> Mailbox:
     """Parse what follows the verb RCPT. RFC 5321 4.1.1.3, 4.5.1 for a bare postmaster."""
-    text = _decode(argument, reply.BAD_RECIPIENT)
+    text = _decode(argument)
     if (common := _COMMON.fullmatch(text)) and text[:1] in "Tt":
         return Mailbox(common[1], common[2])
+    _refuse_controls(text, reply.BAD_RECIPIENT)
     inside, parameters = _split_path(text, "TO:", reply.BAD_RECIPIENT)
     try:
         mailbox, _ = parse_mailbox(inside)
@@ -114,14 +116,16 @@ def parse_chunk(argument: bytes) -> Chunk:
     return Chunk(int(match[1]), word == b"LAST", word in (b"", b"LAST"))
 
 
-def _decode(argument: bytes, malformed: Reply) -> str:
+def _decode(argument: bytes) -> str:
     try:
-        text = argument.decode()
+        return argument.decode()
     except UnicodeDecodeError:
         raise Refused(reply.NOT_UTF8) from None
+
+
+def _refuse_controls(text: str, malformed: Reply) -> None:
     if _CONTROL.search(text):
         raise Refused(malformed)
-    return text
 
 
 def _split_path(text: str, keyword: str, malformed: Reply) -> tuple[str, str]:

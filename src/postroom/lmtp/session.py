@@ -10,7 +10,7 @@ is an AssertionError.
 """
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from postroom.lmtp.commands import Commands
@@ -31,7 +31,9 @@ from postroom.mail.envelope import Envelope, Peer
 from postroom.mail.reply import Reply
 
 MAX_LINE = 4096  # octets with CRLF; RFC 5321 4.5.3.1.4 asks for 512, parameters need more
-LINES_AT_ONCE = 100  # before others get their turn
+LINES_AT_ONCE = 128  # before others get their turn; mail servers send up to 100 recipients
+# To look up a member of an Enum takes a tenth of a microsecond (Python 3.11).
+_READY, _CLOSED = State.READY, State.CLOSED
 
 
 class Session(Commands):
@@ -45,15 +47,15 @@ class Session(Commands):
         limits: Limits,
         peer: str,
         admit: Callable[[int], Reply | None] = lambda size: None,
-        tally: Counter[bytes] | None = None,
+        tally: defaultdict[bytes, int] | None = None,
         tls: bool = False,
     ) -> None:
         super().__init__(hostname, ident, limits, peer, admit, tls)
-        self._tally = Counter() if tally is None else tally
+        self._tally = defaultdict(int) if tally is None else tally
         self._buffer = b""
         self._overlong = False
         self._awaiting: Event | None = None
-        self._lines = 0  # since others had their turn
+        self._lines = 0  # since a message was handed on, or others had their turn
 
     @property
     def owes_replies(self) -> bool:
@@ -89,7 +91,7 @@ class Session(Commands):
 
     def receive(self, data: bytes) -> Event | None:
         """Octets from the client. Returns what has to be done before the session goes on."""
-        if self.state is State.CLOSED or type(self._awaiting) is StartTls:
+        if self.state is _CLOSED or type(self._awaiting) is StartTls:
             # RFC 3207 5: what came in clear after STARTTLS must never be executed. Input
             # after QUIT is ignored.
             return None
@@ -106,6 +108,7 @@ class Session(Commands):
         if replies is None:
             return self.abandon()
         assert len(replies) == len(self._recipients)
+        self._lines = 0
         self._finish([answer.wire for answer in replies])
         return self._advance()
 
@@ -151,13 +154,14 @@ class Session(Commands):
         """The outcome of `Later`."""
         assert isinstance(self._awaiting, Later)
         self._awaiting = None
+        self._lines = 0
         return self._advance()
 
     def shut_down(self) -> Event | None:
         """The server stops: close now if nothing is owed (421), else return None."""
         if self.owes_replies:
             return None
-        if self.state is not State.CLOSED:
+        if self.state is not _CLOSED:
             self._out.append(reply.SHUTTING_DOWN.wire)
         return self.abandon()
 
@@ -169,7 +173,7 @@ class Session(Commands):
             chunk = self._reading.chunk
             one = chunk is not None and not chunk.last
             self._out.extend([reply.TOO_SLOW.wire] * (1 if one else len(self._recipients)))
-        elif self.state is not State.CLOSED:
+        elif self.state is not _CLOSED:
             self._out.append(reply.IDLE.wire)
         return self.abandon()
 
@@ -182,8 +186,7 @@ class Session(Commands):
     # Input
 
     def _advance(self) -> Event | None:
-        self._lines = 0
-        while self.state is not State.CLOSED:
+        while self.state is not _CLOSED:
             if self._reading is not None:
                 event = self._take_body() if self._buffer or self._reading.chunk else None
                 stuck = self._reading is not None
@@ -195,13 +198,15 @@ class Session(Commands):
                 return event
             if stuck:
                 break
-        return self.abandon() if self.state is State.CLOSED else None
+        return self.abandon() if self.state is _CLOSED else None
 
     def _take_lines(self) -> Event | None:
         """Work through whole lines until a message begins, an event is due or none is left."""
         buffer, start, event, conduct = self._buffer, 0, None, self._conduct
         lines = self._lines
-        while event is None and self._reading is None and self.state is not State.CLOSED:
+        while event is None and self._reading is None and self.state is not _CLOSED:
+            if start == len(buffer) and not (conduct.over or self._unverified):
+                break
             end = buffer.find(b"\n", start) + 1
             line = buffer[start:end]
             if self._unverified and (conduct.over or self._group_ends(line)):
@@ -271,7 +276,7 @@ class Session(Commands):
             self._refuse(transfer.chunk_reply(), error=not (expected and transfer.sound))
         elif expected:
             self._clear()
-            self.state = State.READY
+            self.state = _READY
         elif self._conduct.error():
             self._say(reply.TOO_MANY_ERRORS)
 
@@ -281,7 +286,7 @@ class Session(Commands):
         self._awaiting = None
         self._conduct.message()
         self._clear()
-        self.state = State.READY
+        self.state = _READY
 
     def _line(self, line: bytes) -> Event | None:
         if self._overlong or len(line) > MAX_LINE:
