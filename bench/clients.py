@@ -20,6 +20,7 @@ from typing import cast
 
 HOST = "127.0.0.1"
 IP_BIND_ADDRESS_NO_PORT = 24  # ip(7): the port is chosen together with where it connects to
+BUFFER = 65_536  # octets that the system takes from a client before the server reads them
 AT_ONCE = 100  # connections being made: a server's backlog is not what is measured
 AGAIN = 0.1  # seconds until one that could not connect tries again
 ANSWER_LIMIT = 30.0  # seconds for all to get an answer
@@ -73,6 +74,7 @@ class Crowd:
                 sock = socket.socket()
                 sock.setblocking(False)
                 sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
                 try:
                     sock.bind((client.source, 0))
                     await loop.sock_connect(sock, (HOST, self._port))
@@ -237,7 +239,7 @@ KINDS: dict[str, type[Client]] = {"idle": Idle, "slow": Slow, "flood": Flood}
 
 def step_back() -> None:
     """Take the least priority there is."""
-    os.nice(19)
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     with contextlib.suppress(OSError):
         # sched(7): where each session is a group, priority counts within a session only.
         Path("/proc/self/autogroup").write_text("19")

@@ -1,9 +1,9 @@
 """A listener that takes connections and understands nothing, in a process of its own.
 
 For: knowing what attackers cost by themselves, where they share the processors with those who
-are attacked. Guarantees: it stores nothing, says nothing and has the least priority; whoever
-sends much is left alone for a second and then put out, as postroom does it. Prints
-`ready HOST:PORT` on stderr; ends on SIGTERM.
+are attacked. Guarantees: it stores nothing and has the least priority; who sends more than a
+slow client is told 421 a second later, whatever it said, and put out after one second more.
+Prints `ready HOST:PORT` on stderr; ends on SIGTERM.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import cast
 
 from bench.clients import HOST, step_back
 
-MUCH = 4000  # octets
+MUCH = 200  # octets
 HELD = 1.0  # seconds
 
 
@@ -30,7 +30,9 @@ class Deaf(asyncio.Protocol):
         self._came += len(data)
         if self._came > MUCH:
             self._transport.pause_reading()
-            asyncio.get_running_loop().call_later(HELD, self._transport.close)
+            loop, transport = asyncio.get_running_loop(), self._transport
+            loop.call_later(HELD, transport.write, b"421 4.7.0 Go away\r\n")
+            loop.call_later(2 * HELD, transport.close)
 
 
 async def main() -> None:

@@ -240,7 +240,7 @@ def hostile_table(hostile: Hostile) -> Table:
             "come again when they are thrown out.",
             "ratio: to alone. Attackers share the processors with those who are measured, with "
             "the least priority; the last row is what they cost when they attack a listener "
-            "that ignores them.",
+            "that throws all of them out and does nothing else.",
             *(_attack(name, each) for name, each in hostile.attacks.items()),
             _ledger("the queue", hostile.ledger),
         ),
