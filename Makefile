@@ -35,7 +35,7 @@ $(VENV)/.run: $(VENV)/.venv pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/pip install --quiet --editable '.[postgres]' --group dev
+	$(BIN)/pip install --quiet --editable '.[postgres,dkim]' --group dev
 	@touch $@
 
 $(VENV)/.fuzz: $(VENV)/.dev

@@ -15,13 +15,15 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
     Table,
     Text,
     UniqueConstraint,
     text,
 )
 
-REVISION = "0002"  # the newest migration
+REVISION = "0003"  # the newest migration
 
 metadata = MetaData(
     naming_convention={
@@ -102,4 +104,110 @@ receipt = Table(
     Column("entry", _Id, primary_key=True, autoincrement=False),
     Column("key", LargeBinary, nullable=False, unique=True),
     Column("accepted_at", Double, nullable=False),
+)
+
+# Who reads and who runs the lists. One row per address, however many lists it is on.
+address = Table(
+    "address",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("email", Text, nullable=False),  # as its owner writes it
+    Column("folded", Text, nullable=False, unique=True),
+    Column("domain", Text, nullable=False),  # folded: posts go out in its order
+    Column("name", Text, nullable=False, server_default=""),
+)
+
+member = Table(
+    "member",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("list", _Id, ForeignKey("mailing_list.id"), nullable=False),
+    Column("address", _Id, ForeignKey("address.id"), nullable=False),
+    Column("role", Text, nullable=False),  # member, owner, moderator, nonmember
+    Column("delivery", Text, nullable=False, server_default="on"),  # or off by whom
+    Column("mode", Text, nullable=False, server_default="regular"),  # or digest
+    Column("moderation", Text),  # an action; NULL: as the list says
+    Column("own_posts", SmallInteger, nullable=False, server_default="1"),
+    Column("duplicates", SmallInteger, nullable=False, server_default="1"),
+    Column("joined_at", Double, nullable=False),
+    UniqueConstraint("list", "role", "address"),
+    Index(None, "address"),
+)
+
+# What only this site knows, for signing what it hands out.
+secret = Table(
+    "secret",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
+
+# When somebody was last told something of a kind ("" stands for the list's owners).
+notified = Table(
+    "notified",
+    metadata,
+    Column("list", _Id, ForeignKey("mailing_list.id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("email", Text, nullable=False),  # folded
+    Column("at", Double, nullable=False),
+    PrimaryKeyConstraint("list", "kind", "email"),
+)
+
+# What became of a message, step by step, for "where is my message?". Ids are those of
+# spool.ids, so rows are purged in their order. Nothing else depends on these rows.
+step = Table(
+    "step",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("message_id", Text, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("list", Text, nullable=False),  # the posting address at that time
+    Column("what", Text, nullable=False),
+    Column("facts", Text, nullable=False),  # JSON
+    Index(None, "message_id"),
+)
+
+# A message on its way out, kept for a while when it is done. Its id is that of its entry in
+# the queue `out`.
+post = Table(
+    "post",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("list", _Id),  # no foreign key: it may outlive the list
+    Column("message_id", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("recipients", Integer, nullable=False),
+    Column("done_at", Double),
+    Index(None, "message_id"),
+)
+
+# One row for each recipient of each post, numbered in the order of domains. There may be
+# hundreds of thousands: rows are narrow, lie together, and are changed many at a time.
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("post", _Id, nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("member", _Id),  # NULL: an address that is named in the order
+    Column("email", Text, nullable=False),
+    Column("state", SmallInteger, nullable=False),  # delivery.ledger says what they mean
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", Double),
+    Column("transmission", _Id),  # the last one that it was part of
+    Column("reply", Text),  # what it was told itself, if not that transmission's reply
+    PrimaryKeyConstraint("post", "n"),
+    sqlite_with_rowid=False,
+)
+
+# One SMTP transaction with the mail server.
+transmission = Table(
+    "transmission",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("post", _Id, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("server", Text, nullable=False),
+    Column("recipients", Integer, nullable=False),
+    Column("reply", Text, nullable=False),
+    Index(None, "post"),
 )

@@ -1,0 +1,1 @@
+"""Delivery: from one message to all of its recipients, over SMTP."""

@@ -1,0 +1,1 @@
+"""Notices: what the server itself writes to people."""

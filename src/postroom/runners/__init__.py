@@ -1,0 +1,1 @@
+"""Runners: what serves the queues."""
