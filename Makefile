@@ -7,12 +7,13 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # How long `make fuzz` looks for findings.
 SECONDS ?= 3600
 
-.PHONY: help venv run test check bench fuzz power-loss peers clean
+.PHONY: help venv run test check bench bench-post fuzz power-loss peers clean
 help:
 	@echo "make run     start postroom with an embedded database, nothing to configure"
 	@echo "make test    run all tests"
 	@echo "make check   style, types, import contracts"
 	@echo "make bench   measure postroom beside other servers"
+	@echo "make bench-post  measure posts on their way to members, beside GNU Mailman"
 	@echo "make fuzz    look for input that breaks something, for an hour (SECONDS=3600)"
 	@echo "make power-loss  cut the power at every flush of a busy server, and look what is left"
 	@echo "make peers   install the Debian packages that some tests and the bench talk to"
@@ -60,6 +61,9 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench
+
+bench-post: $(VENV)/.dev
+	$(BIN)/python -m bench.post
 
 fuzz: $(VENV)/.fuzz
 	$(BIN)/python -m fuzz all --seconds $(SECONDS)

@@ -91,9 +91,9 @@ class Postroom:
 
     @contextlib.contextmanager
     def serve(self, name: str = "postroom") -> Iterator[Server]:
-        """Run `postroom serve`."""
+        """Run `postroom serve`; what it takes stays in its queues."""
         environment = self._environment | self._preload
-        command = [*POSTROOM, "serve"]
+        command = [*POSTROOM, "serve", "--only", "lmtp"]
         with process.running(command, self.log, self.directory, environment) as serve:
             yield Server(name, process.await_ready(serve, self.log), serve.pid)
 

@@ -74,6 +74,30 @@ def test_a_password_is_never_shown(run: Run, monkeypatch: pytest.MonkeyPatch, ur
         assert url not in shown
 
 
+def test_the_password_for_mail_servers_is_never_shown(run: Run, place: Path) -> None:
+    (place / "postroom.toml").write_text('[smtp]\nuser = "anne"\npassword = "sesame"\n')
+    for arguments in (("show",), ("show", "--json"), ("check",)):
+        assert "sesame" not in run("config", *arguments).stdout
+    shown = tomllib.loads(run("config", "show").stdout)
+    assert (shown["smtp"]["user"], shown["smtp"]["password"]) == ("anne", "hidden")
+
+
+def test_the_limits_of_destinations_are_shown_as_they_can_be_written(run: Run, place: Path) -> None:
+    (place / "postroom.toml").write_text(
+        '[delivery.destinations."example.net"]\nconnections = 1\nper_minute = 600\n'
+        '[delivery.destinations."example.org"]\n[smtp]\nhost = ["a", "b:587"]\n'
+    )
+    shown = tomllib.loads(run("config", "show").stdout)
+    assert msgspec.convert(shown, Settings) == load()
+    assert shown["delivery"]["destinations"] == {
+        "example.net": {"connections": 1, "per_minute": 600},
+        "example.org": {"connections": 0, "per_minute": 0},
+    }
+    assert shown["smtp"]["host"] == ["a", "b:587"]
+    sources = json.loads(run("config", "show", "--json").stdout)["sources"]
+    assert sources["delivery.destinations"] == "postroom.toml"
+
+
 def test_rare_characters_are_shown_as_escapes(run: Run, place: Path) -> None:
     (place / "postroom.toml").write_text('[site]\nowner = "a\\u202e\\U0001F41C@b.c"\n')
     shown = run("config", "show").stdout

@@ -15,7 +15,8 @@ import pytest
 from sqlalchemy import Engine, event
 
 from postroom.cli import lists
-from postroom.spool.queue import entries
+from postroom.lists.preferences import KINDS
+from postroom.spool.care import entries
 from postroom.store.engine import Store
 from tests.cli.conftest import Post, Run
 
@@ -228,7 +229,8 @@ def test_lists_are_shown_in_order_of_their_domain_and_name(run: Run) -> None:
 def test_the_json_of_a_list_has_its_facts(run: Run) -> None:
     run("list", "create", "ants@example.com", "--name", "Ants \N{ANT}")
     [found] = json.loads(run("list", "ls", "--json").stdout)
-    assert json.loads(run("list", "show", "ants@example.com", "--json").stdout) == found
+    shown = json.loads(run("list", "show", "ants@example.com", "--json").stdout)
+    assert {key: value for key, value in shown.items() if key != "settings"} == found
     created = datetime.fromisoformat(found.pop("created_at"))
     assert created.utcoffset() == timedelta(0)
     assert abs(created.timestamp() - time.time()) < 3600
@@ -241,12 +243,87 @@ def test_the_json_of_a_list_has_its_facts(run: Run) -> None:
 
 def test_a_list_is_shown_with_its_facts(run: Run) -> None:
     run("list", "create", "ants@example.com")
-    facts = dict(
-        line.split("  ", 1) for line in run("list", "show", "ANTS@example.com").stdout.splitlines()
-    )
+    said = run("list", "show", "ANTS@example.com").stdout.partition("\n\n")[0]
+    facts = dict(line.split("  ", 1) for line in said.splitlines())
     assert facts["address"].strip() == "ants@example.com"
     assert facts["list-id"].strip() == "ants.example.com"
     assert "-join" in facts["also at"]
+
+
+def settings_lines(run: Run) -> dict[str, list[str]]:
+    """What `list show` says of each setting of ants@example.com: the mark, then the rest."""
+    said = run("list", "show", "ants@example.com").stdout.partition("\n\n")[2]
+    title, *lines = said.splitlines()
+    assert title.split() == ["SETTING", "VALUE", "DEFAULT", "MEANING"]
+    halves = [line.partition("  ") for line in lines]
+    return {rest.split()[0]: [mark, rest.strip()] for mark, _, rest in halves}
+
+
+def test_every_setting_is_shown_with_value_default_and_meaning(run: Run) -> None:
+    run("list", "create", "ants@example.com")
+    before = settings_lines(run)
+    assert list(before) == list(KINDS)
+    assert {mark for mark, _ in before.values()} == {""}
+    run("list", "set", "ants@example.com", "posting.nonmembers=reject", "posting.emergency=yes")
+    after = settings_lines(run)
+    assert [key for key, (mark, _) in after.items() if mark] == [
+        "posting.nonmembers",
+        "posting.emergency",
+    ]
+    assert after["posting.nonmembers"][0] == "*"
+    assert after["posting.nonmembers"][1].split()[1:3] == ["reject", "hold"]
+    for key, (_, line) in after.items():
+        assert line.endswith(KINDS[key].meaning)
+
+
+def test_the_settings_as_json(run: Run) -> None:
+    run("list", "create", "ants@example.com")
+    run("list", "set", "ants@example.com", "posting.banned=bo@example.org,@example.net")
+    found = json.loads(run("list", "show", "ants@example.com", "--json").stdout)["settings"]
+    assert list(found) == list(KINDS)
+    assert found["posting.banned"] == {
+        "value": ["bo@example.org", "@example.net"],
+        "default": [],
+        "changed": True,
+    }
+    assert found["posting.emergency"] == {"value": False, "default": False, "changed": False}
+
+
+def test_what_was_set_is_said(run: Run) -> None:
+    run("list", "create", "ants@example.com")
+    changes = ("headers.footer=-- \n$list", "posting.banned+=^a{1,2}@", "posting.members=hold")
+    assert run("list", "set", "ants@example.com", *changes).stdout.splitlines() == [
+        "posting.members = hold",
+        "posting.banned = ^a{1,2}@",
+        "headers.footer = -- \\n$list",
+    ]
+    said = run("list", "set", "ants@example.com", "posting.banned-=^a{1,2}@").stdout
+    assert said == "posting.banned = \n"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("posting.members", "'posting.members' has no =: use KEY=VALUE"),
+        ("=x", "there is no setting ''"),
+        ("posting.member=hold", "did you mean posting.members?"),
+        ("posting.members=later", "use accept, hold, reject or discard"),
+        ("posting.banned=^(a+)+$", "repeats what itself repeats"),
+        ("headers.subject_prefix=\x1b[2J", "'\\x1b[2J' holds what cannot be printed"),
+        ("headers.footer=" + "x" * 100_000, "use at most 2000 characters"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_and_none_is_set(
+    run: Run, change: str, sentence: str
+) -> None:
+    run("list", "create", "ants@example.com")
+    before = run("list", "show", "ants@example.com").stdout
+    changes = ("posting.emergency=yes", change)
+    result = run("list", "set", "ants@example.com", *changes, status=1)
+    assert result.stderr.startswith("postroom: ")
+    assert sentence in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert run("list", "show", "ants@example.com").stdout == before
 
 
 @pytest.mark.parametrize("width", ["40", "200"])
@@ -287,6 +364,7 @@ def test_a_rename_that_takes_the_place_of_an_endpoint_is_warned_of(run: Run) -> 
         (("rename", "ants@example.com", "nonsense"), "'nonsense' has no domain"),
         (("show", "none@example.com"), "does not exist: `postroom list ls` shows those there are"),
         (("remove", "none@example.com"), "list none@example.com does not exist"),
+        (("set", "none@example.com", "posting.emergency=yes"), "list none@example.com does not"),
     ],
 )
 def test_what_cannot_be_done_is_refused_and_changes_nothing(

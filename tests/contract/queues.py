@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from sqlalchemy import select, update
 
-from postroom.spool.queue import Claim, Entry, claim, find
+from postroom.spool.care import Entry, find
+from postroom.spool.queue import Claim, claim
 from postroom.store import schema
 from postroom.store.engine import Store
 from tests.contract.desk import Desk, envelope

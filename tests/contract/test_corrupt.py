@@ -6,8 +6,9 @@ from pathlib import Path
 import pysqlite3.dbapi2 as sqlite
 import pytest
 
+from postroom.spool.care import entries, headers_of, raw_of, remove, requeue
 from postroom.spool.depth import depths
-from postroom.spool.queue import QueueError, entries, headers_of, raw_of, remove, requeue
+from postroom.spool.queue import QueueError
 from postroom.spool.upkeep import rename_list
 from tests.contract.desk import Desk, counts, endpoints, envelope
 from tests.contract.queues import Filler, do, everything, seen, take

@@ -1,12 +1,19 @@
 """How deep the queues are, on both databases."""
 
+import time
+
 import pysqlite3.dbapi2 as sqlite
+from sqlalchemy import event
 from sqlalchemy.dialects.sqlite import dialect
 
 from postroom.spool import depth
-from postroom.spool.depth import depths
+from postroom.spool.depth import depths, due_since
+from postroom.spool.metadata import QUEUES
+from postroom.spool.queue import retry
 from postroom.store.engine import Store
-from tests.contract.queues import Filler, change
+from tests.contract.queues import Filler, change, do, take
+
+NOW = 1_800_000_000.0
 
 
 def found(store: Store) -> dict[str, tuple[int, float]]:
@@ -56,3 +63,62 @@ def test_one_index_is_read_and_nothing_is_sorted(sqlite_store: Store) -> None:
     scans = [step for step in plan if step.startswith("SCAN") and "entry" in step]
     assert scans == ["SCAN entry USING COVERING INDEX ix_entry_queue_available_at_id"]
     assert not [step for step in plan if "TEMP" in step]
+
+
+def due(store: Store, now: float = NOW) -> dict[str, float]:
+    with store.read() as connection:
+        return due_since(connection, QUEUES, now)
+
+
+def test_what_is_due_is_told_by_queue_and_since_when(spool: Store, filled: Filler) -> None:
+    assert due(spool) == {}
+    numbers = filled("ant", "ant", "bee-join", "ant-bounces")
+    for number, when in zip(numbers, (NOW - 5, NOW - 9, NOW, NOW + 1), strict=True):
+        change(spool, number, available_at=when)
+    assert due(spool) == {"in": NOW - 9, "command": NOW}
+    with spool.read() as connection:
+        assert due_since(connection, ["in", "out"], NOW) == {"in": NOW - 9}
+
+
+def test_what_a_runner_holds_is_not_due_until_its_lease_runs_out(
+    spool: Store, filled: Filler
+) -> None:
+    first, second = filled("ant", "ant")
+    change(spool, first, available_at=NOW - 900)
+    change(spool, second, available_at=NOW - 100)
+    [claim] = take(spool, limit=1, lease=60.0, now=NOW)
+    assert claim.id == first
+    assert due(spool, NOW + 60) == {"in": NOW - 100}
+    assert due(spool, NOW + 61) == {"in": NOW - 100}
+    change(spool, second, available_at=NOW + 70)
+    assert due(spool, NOW + 60) == {}
+    assert due(spool, NOW + 61) == due(spool, NOW + 71) == {"in": NOW + 60}
+    with spool.read() as connection:
+        assert due_since(connection, ["out"], NOW + 71) == {}
+
+
+def test_what_is_to_be_tried_again_later_is_due_then(spool: Store, filled: Filler) -> None:
+    filled("ant")
+    [claim] = take(spool)
+    do(spool, retry, claim, 1000.0, "no DNS")
+    now = time.time()
+    assert due(spool, now) == {}
+    assert now < due(spool, now + 1000)["in"] <= now + 1000
+
+
+def test_to_see_what_is_due_no_queue_is_read_to_its_end(sqlite_store: Store) -> None:
+    asked: list[tuple[str, tuple[object, ...]]] = []
+    with sqlite_store.read() as connection:
+        event.listen(
+            connection, "before_cursor_execute", lambda *about: asked.append((about[2], about[3]))
+        )
+        due_since(connection, QUEUES)
+        statement, values = asked[-1]
+        plan = [
+            row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+        ]
+    reads = [step for step in plan if "entry" in step]
+    assert len(reads) == 1 + len(QUEUES)
+    assert "USING INDEX ix_entry_leased" in reads[0]
+    bounded = "SEARCH entry USING INDEX ix_entry_queue_available_at_id (queue=? AND available_at<?"
+    assert all(step.startswith(bounded) for step in reads[1:])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, text
 
+from postroom.spool.care import remove
 from postroom.spool.queue import (
     LONGEST_LEASE,
     LONGEST_WAIT,
@@ -17,7 +18,6 @@ from postroom.spool.queue import (
     finish,
     give_back,
     mend,
-    remove,
     retry,
     shunt,
 )

@@ -7,21 +7,9 @@ import pytest
 from sqlalchemy import Connection, select, text
 
 from postroom.lists.registry import create_list
+from postroom.spool.care import entries, headers_of, raw_of, remove, requeue
 from postroom.spool.depth import depths
-from postroom.spool.queue import (
-    LONGEST_WAIT,
-    QueueError,
-    entries,
-    finish,
-    give_back,
-    headers_of,
-    mend,
-    raw_of,
-    remove,
-    requeue,
-    retry,
-    shunt,
-)
+from postroom.spool.queue import LONGEST_WAIT, QueueError, finish, give_back, mend, retry, shunt
 from postroom.store import schema
 from tests.contract.desk import ANNE, Counts, Desk, counts, envelope
 from tests.contract.queues import Filler, change, do, everything, seen, take

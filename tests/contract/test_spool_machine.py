@@ -21,7 +21,7 @@ from sqlalchemy import select, text
 from postroom.lists.registry import create_list
 from postroom.mail.address import parse_mailbox
 from postroom.mail.envelope import Envelope, Peer
-from postroom.spool import intake, queue
+from postroom.spool import care, intake, queue
 from postroom.spool.metadata import decode
 from postroom.spool.queue import LONGEST_LEASE, LONGEST_WAIT, SKEW, Claim, Lost, QueueError
 from postroom.spool.receipts import purge_receipts
@@ -278,7 +278,7 @@ class Spool(RuleBasedStateMachine):
         number = sorted(self.model.entries)[pick % len(self.model.entries)]
         entry = self.model.entries[number]
         refused = entry.lease is not None or entry.endpoint == "unreadable"
-        assert self._operate(queue.requeue, number) is not refused
+        assert self._operate(care.requeue, number) is not refused
         if not refused:
             entry.queue, entry.shunted_from = entry.shunted_from or entry.queue, None
             entry.available_at, entry.attempts, entry.error = self.clock.now, 0, None
@@ -288,7 +288,7 @@ class Spool(RuleBasedStateMachine):
     def remove(self, pick: int) -> None:
         number = sorted(self.model.entries)[pick % len(self.model.entries)]
         refused = self.model.entries[number].lease is not None
-        assert self._operate(queue.remove, number) is not refused
+        assert self._operate(care.remove, number) is not refused
         if not refused:
             del self.model.entries[number]
 
@@ -349,6 +349,7 @@ def test_the_spool_does_what_its_model_says(store: Store, monkeypatch: pytest.Mo
     clock = SimpleNamespace(now=START, monotonic=time.monotonic, sleep=time.sleep)
     clock.time = lambda: clock.now
     monkeypatch.setattr(queue, "time", clock)
+    monkeypatch.setattr(care, "time", clock)
     monkeypatch.setattr(intake, "time", clock)
     machine = type("Machine", (Spool,), {"store": store, "clock": clock})
     run_state_machine_as_test(

@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import Connection, text
 
 from postroom.lists.registry import ListError
-from postroom.spool.queue import Lost, QueueError, claim, finish, mend, remove, requeue, shunt
+from postroom.spool.care import remove, requeue
+from postroom.spool.queue import Lost, QueueError, claim, finish, mend, shunt
 from postroom.spool.upkeep import remove_list, rename_list
 from postroom.store.direct import Direct
 from postroom.store.engine import Store

@@ -6,7 +6,8 @@ from functools import partial
 import pytest
 
 from postroom.lists.registry import ListError, create_list, find_list
-from postroom.spool.queue import Lost, QueueError, finish, requeue, shunt
+from postroom.spool.care import requeue
+from postroom.spool.queue import Lost, QueueError, finish, shunt
 from postroom.spool.upkeep import remove_list, rename_list
 from tests.contract.desk import Counts, Desk, counts, endpoints, envelope, rows
 from tests.contract.queues import Filler, change, do, everything, seen, take

@@ -17,6 +17,7 @@ from typing import Self, TypeVar
 
 PATIENCE = 30.0  # seconds; a wait that takes as long has failed
 DOOR, INTAKE = "postroom.service.door", "postroom.service.intake"
+RUNNERS = "postroom.service.runners"
 
 _Found = TypeVar("_Found")
 
@@ -54,7 +55,7 @@ def _read(path: Path) -> str:
 
 
 def process_of(supervisor: int, role: str) -> int:
-    """The process of a role (`DOOR`, `INTAKE`) of a server; waits until there is one."""
+    """The process of a role (`DOOR`, `INTAKE`, `RUNNERS`) of a server; waits until there is one."""
 
     def look() -> list[int]:
         return [pid for pid, command in descendants(supervisor).items() if f"-m {role}" in command]

@@ -165,7 +165,7 @@ def test_the_level_of_the_log_is_a_setting(sites: Sites) -> None:
 
 def serve(site: Site, stderr: int) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        [sys.executable, "-m", "postroom", "serve"],
+        [sys.executable, "-m", "postroom", "serve", "--only", "lmtp"],
         env=site.environment,
         stdin=subprocess.DEVNULL,
         stderr=stderr,

@@ -253,19 +253,5 @@ def test_a_database_that_may_not_be_written_is_refused(sites: Sites) -> None:
     assert "cannot be written: check owner and mode" in refusal(site)
 
 
-def test_only_lmtp_serves(sites: Sites) -> None:
-    site = sites.make()
-    site.start("--only", "lmtp")
-    with site.client() as client:
-        assert client.lhlo().accepted
-
-
-def test_only_runners_says_that_there_are_none(sites: Sites) -> None:
-    site = sites.make()
-    done = postroom(site, "serve", "--only", "runners")
-    assert b"has no runners" in done.stderr
-    assert not (site.directory / "postroom.db").exists()
-
-
 def test_an_unknown_role_is_wrong_usage(sites: Sites) -> None:
     assert b"runners" in postroom(sites.make(), "serve", "--only", "web", status=2).stderr

@@ -12,7 +12,15 @@ import pytest
 from postroom.lmtp.client import LMTPClient
 from tests.integration.mail import ACCEPTED, LIST, create_lists, deliver, new_message
 from tests.integration.manager import Systemd, environment_of
-from tests.integration.processes import DOOR, INTAKE, Follower, kill, listens, process_of
+from tests.integration.processes import (
+    DOOR,
+    INTAKE,
+    RUNNERS,
+    Follower,
+    kill,
+    listens,
+    process_of,
+)
 from tests.integration.sites import Sites, processes_of
 
 
@@ -101,7 +109,7 @@ def test_nothing_of_this_reaches_other_processes(sites: Sites) -> None:
     with one, Systemd(site, [one], "lmtp", watchdog=60) as systemd:
         systemd.hear_of("READY")
         assert {"NOTIFY_SOCKET", "LISTEN_PID"} <= environment_of(systemd.pid)
-        for role in DOOR, INTAKE:
+        for role in DOOR, INTAKE, RUNNERS:
             ours = environment_of(process_of(systemd.pid, role))
             assert "POSTROOM_CONFIG" in ours
             foreign = {"NOTIFY", "LISTEN", "WATCHDOG"}
@@ -112,18 +120,19 @@ def test_nothing_of_this_reaches_other_processes(sites: Sites) -> None:
 INTERVAL = 0.6
 
 
-def test_the_watchdog_is_fed_by_the_door_and_not_while_it_hangs(sites: Sites) -> None:
+@pytest.mark.parametrize("role", [DOOR, RUNNERS])
+def test_the_watchdog_is_fed_by_all_and_not_while_one_hangs(sites: Sites, role: str) -> None:
     site = sites.make()
     with Systemd(site, watchdog=INTERVAL) as systemd:
         systemd.hear_of("READY")
         for _ in range(5):
             systemd.hear_of("WATCHDOG")
-        door = process_of(systemd.pid, DOOR)
-        os.kill(door, signal.SIGSTOP)
+        hangs = process_of(systemd.pid, role)
+        os.kill(hangs, signal.SIGSTOP)
         with pytest.raises(TimeoutError):
             for _ in range(20):  # some were on their way
                 assert set(systemd.hear(within=INTERVAL)) == {"WATCHDOG"}
-        os.kill(door, signal.SIGCONT)
+        os.kill(hangs, signal.SIGCONT)
         systemd.hear_of("WATCHDOG")
         assert systemd.stop() == 0
 
@@ -252,4 +261,6 @@ def test_the_log_says_nothing_of_all_this(sites: Sites) -> None:
         assert systemd.stop() == 0
     lines = [line for line in site.log.read_text().splitlines() if line.startswith("{")]
     events = [json.loads(line)["event"] for line in lines]
-    assert events == ["serving", "no lists yet", "stopping", "stopped"]
+    assert events[:3] == ["serving", "no lists yet", "serving queues"]
+    # The two end at the same time.
+    assert sorted(events[3:]) == ["runners stopped", "stopped", "stopping", "stopping runners"]

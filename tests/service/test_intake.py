@@ -42,7 +42,7 @@ from postroom.service.channel import (
     spell,
 )
 from postroom.service.sockets import UNFIT
-from postroom.spool.queue import entries
+from postroom.spool.care import entries
 from postroom.store import schema
 from postroom.store.engine import Store
 from postroom.watch.figures import Depth, Tally

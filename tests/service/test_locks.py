@@ -69,28 +69,40 @@ def test_the_file_of_a_database_is_found_in_its_url(url: str, path: str | None) 
     assert sqlite_file(url) == path
 
 
-def test_fault_40_a_database_has_one_supervisor_whatever_it_is_called(tmp_path: Path) -> None:
+@pytest.mark.parametrize("role", ["lmtp", "runners"])
+def test_fault_40_a_role_has_one_supervisor_whatever_the_database_is_called(
+    tmp_path: Path, role: str
+) -> None:
     (tmp_path / "link.db").symlink_to(tmp_path / "postroom.db")
-    lock = lock_database(f"sqlite:///{tmp_path}/postroom.db")
+    lock = lock_database(f"sqlite:///{tmp_path}/postroom.db", role)
     assert lock is not None
     with pytest.raises(LockError) as refused:
-        lock_database(f"sqlite:///{tmp_path}/link.db")
+        lock_database(f"sqlite:///{tmp_path}/link.db", role)
     assert str(refused.value) == (
-        f"{tmp_path}/postroom.db is served by another postroom, which holds "
-        f"{tmp_path}/postroom.db.lock: stop that one first, or set store.url to another database"
+        f"{tmp_path}/postroom.db is served by another postroom, which runs {role} and holds "
+        f"{tmp_path}/postroom.db.{role}.lock: stop that one first, "
+        "or set store.url to another database"
     )
     os.close(lock)
-    again = lock_database(f"sqlite:///{tmp_path}/link.db")
+    again = lock_database(f"sqlite:///{tmp_path}/link.db", role)
     assert again is not None
     os.close(again)
 
 
+def test_fault_40_different_roles_share_a_database(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/postroom.db"
+    locks = [lock_database(url, role) for role in ("lmtp", "runners")]
+    for each in locks:
+        assert each is not None
+        os.close(each)
+
+
 def test_fault_40_many_supervisors_may_share_postgresql() -> None:
-    assert lock_database("postgresql://localhost/mail") is None
+    assert lock_database("postgresql://localhost/mail", "lmtp") is None
 
 
 def test_the_directory_of_a_new_database_is_made(tmp_path: Path) -> None:
-    lock = lock_database(f"sqlite:///{tmp_path}/state/postroom/postroom.db")
+    lock = lock_database(f"sqlite:///{tmp_path}/state/postroom/postroom.db", "lmtp")
     assert lock is not None
     os.close(lock)
     assert stat.S_IMODE((tmp_path / "state" / "postroom").stat().st_mode) == 0o750
@@ -98,13 +110,13 @@ def test_the_directory_of_a_new_database_is_made(tmp_path: Path) -> None:
 
 def test_what_is_no_file_is_left_to_who_opens_it(tmp_path: Path) -> None:
     (tmp_path / "postroom.db").mkdir()
-    assert lock_database(f"sqlite:///{tmp_path}/postroom.db") is None
-    assert not (tmp_path / "postroom.db.lock").exists()
+    assert lock_database(f"sqlite:///{tmp_path}/postroom.db", "lmtp") is None
+    assert not (tmp_path / "postroom.db.lmtp.lock").exists()
 
 
 def test_a_lock_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "postroom.db.lock").mkdir()
+    (tmp_path / "postroom.db.lmtp.lock").mkdir()
     with pytest.raises(LockError, match=r"lock cannot be locked \(Is a directory\): check owner"):
-        lock_database(f"sqlite:///{tmp_path}/postroom.db")
+        lock_database(f"sqlite:///{tmp_path}/postroom.db", "lmtp")
     with pytest.raises(LockError, match=r"\(Not a directory\).*set store\.url"):
-        lock_database("sqlite:////dev/null/postroom.db")
+        lock_database("sqlite:////dev/null/postroom.db", "lmtp")

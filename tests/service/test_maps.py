@@ -15,7 +15,7 @@ from postroom.lmtp.connection import Answer
 from postroom.mail import reply
 from postroom.mail.address import Mailbox
 from postroom.service import maps
-from postroom.service.door import loop_factory
+from postroom.service.control import loop_factory
 from postroom.service.maps import MapServer
 from postroom.service.netstring import netstring
 

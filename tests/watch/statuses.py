@@ -29,7 +29,11 @@ def tally(**changes: Any) -> Tally:
         again=3,
         troubles={"busy": 1, "no_room": 0},
         purged=7,
-        queues={"in": Depth(18, NOW - 90.0), "command": Depth(2, NOW - 5.0), "out": Depth(0, None)},
+        queues={
+            "in": Depth(18, NOW - 90.0, due=NOW - 30.0),
+            "command": Depth(2, NOW - 5.0),
+            "out": Depth(0, None),
+        },
         failed="",
     )
     return msgspec.structs.replace(usual, **changes)

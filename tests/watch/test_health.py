@@ -4,13 +4,19 @@ from typing import Any
 
 import pytest
 
-from postroom.watch.figures import Memory
+from postroom.watch.figures import Depth, Memory
 from postroom.watch.health import DEGRADED, FAILING, OK, judge
-from tests.watch.statuses import status, tally
+from tests.watch.statuses import NOW, status, tally
 
 LARGEST = 26_214_400
 RESERVE = 67_108_864
 LEAST = RESERVE + 2 * LARGEST  # that leaves room for the largest message
+
+
+def waiting(queue: str, seconds: float | None) -> dict[str, Any]:
+    """An entry that came long ago is due for so long."""
+    due = None if seconds is None else NOW - seconds
+    return {"tally": tally(queues={queue: Depth(1, NOW - 1e6, due)})}
 
 
 @pytest.mark.parametrize(
@@ -36,6 +42,8 @@ def test_failing_is_what_keeps_mail_from_being_stored(changes: Any, reason: str)
         ({"connections": {"ready": 800, "data": 100}}, "900 of 1000 connections"),
         ({"memory": Memory(100, 0, 3)}, "3 messages wait for memory"),
         ({"unbound": ("maps.listen",)}, "nobody listens on maps.listen"),
+        (waiting("in", 301.0), "mail in queue in is due for 5 minutes and no runner takes it"),
+        (waiting("out", 7200.0), "`postroom queue ls out`"),
     ],
 )
 def test_degraded_is_what_puts_some_of_it_off(changes: Any, reason: str) -> None:
@@ -54,6 +62,12 @@ def test_degraded_is_what_puts_some_of_it_off(changes: Any, reason: str) -> None
         {"memory": Memory(100, 0, 0)},
         {"heard_ago": 1000.0},  # it answered now
         {"tally": tally(queues=None)},
+        {"tally": tally(queues={})},
+        waiting("in", 300.0),
+        waiting("out", None),
+        waiting("in", -1000.0),  # the clock was set back
+        waiting("command", 1e6),  # nobody serves it yet
+        waiting("shunt", 1e6),
     ],
 )
 def test_what_is_well_needs_no_reason(changes: Any) -> None:

@@ -77,6 +77,7 @@ def value(shown: Status, name: str, **labels: str) -> float:
         ("queue_entries", {"queue": "in"}, 18),
         ("queue_entries", {"queue": "out"}, 0),
         ("queue_oldest_seconds", {"queue": "in"}, 90),
+        ("queue_due_seconds", {"queue": "in"}, 30),
     ],
 )
 def test_each_figure_is_shown(name: str, labels: Mapping[str, str], expected: float) -> None:
@@ -102,15 +103,19 @@ def test_what_is_not_known_is_left_out() -> None:
     assert value(status(tally=None), "intake_up") == 0
     assert value(status(tally=None), "health", state="failing") == 1
     uncounted = set(families(status(tally=tally(queues=None))))
-    assert everything - uncounted == {"postroom_queue_entries", "postroom_queue_oldest_seconds"}
+    queues = {f"postroom_queue_{name}" for name in ("entries", "oldest_seconds", "due_seconds")}
+    assert everything - uncounted == queues
 
 
-def test_an_empty_queue_has_no_oldest_entry() -> None:
-    assert ("postroom_queue_oldest_seconds", frozenset({("queue", "out")})) not in values(status())
+@pytest.mark.parametrize(("name", "queue"), [("oldest", "out"), ("due", "out"), ("due", "command")])
+def test_where_nothing_waits_it_waits_for_no_time(name: str, queue: str) -> None:
+    labels = frozenset({("queue", queue)})
+    assert (f"postroom_queue_{name}_seconds", labels) not in values(status())
 
 
-def test_a_clock_that_was_set_back_makes_no_entry_younger_than_new() -> None:
-    assert value(status(time=NOW - 1000), "queue_oldest_seconds", queue="in") == 0
+@pytest.mark.parametrize("name", ["oldest", "due"])
+def test_a_clock_that_was_set_back_makes_no_entry_younger_than_new(name: str) -> None:
+    assert value(status(time=NOW - 1000), f"queue_{name}_seconds", queue="in") == 0
 
 
 def test_nothing_that_a_stranger_wrote_is_shown() -> None:
@@ -146,6 +151,7 @@ def test_the_dashboard_shows_every_kind_of_figure() -> None:
         "batch_messages_bucket",
         "queue_entries",
         "queue_oldest_seconds",
+        "queue_due_seconds",
         "connections",
         "health",
         "disk_free_bytes",

@@ -5,11 +5,13 @@ import io
 import json
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
+from sqlalchemy import update
 
 from postroom.base.observe import Log
 from postroom.base.places import parse_listen
@@ -17,12 +19,16 @@ from postroom.base.settings import LogSettings, Settings
 from postroom.lists import registry
 from postroom.lmtp.budget import Budget
 from postroom.service.front import Front
+from postroom.spool.handing import Handed, Letter, hand_on
+from postroom.spool.ids import IdMaker
 from postroom.store.engine import Store
+from postroom.store.schema import entry
 from postroom.testing.site import Site
 from postroom.watch import observatory as module
 from postroom.watch.figures import Memory, Status, Tally
 from postroom.watch.http import fetch
 from postroom.watch.observatory import Observatory, decode_status
+from tests.integration.processes import eventually
 from tests.watch.statuses import status, tally
 from tests.watch.watched import Watched, door_figures
 
@@ -142,6 +148,20 @@ def test_the_pages_are_there_on_a_unix_socket_too(store: Store, tmp_path: Path) 
     bound.listen()
     with Watched(store, bound) as watched:
         assert watched.get("/healthz")[0] == 200
+
+
+def test_mail_that_no_runner_takes_is_told(store: Store) -> None:
+    with store.begin() as connection:
+        [number] = hand_on(connection, IdMaker(), [Handed("in", 1, {}, Letter(b"\r\n", ""))])
+        old = update(entry).where(entry.c.id == number).values(available_at=time.time() - 3_600)
+        connection.execute(old)
+    with Watched(store) as watched:
+        eventually(lambda: b"queue_due_seconds" in watched.get("/metrics")[1], "a look at queues")
+        code, body = watched.get("/healthz")
+        found = json.loads(body)
+        assert (code, found["status"]) == (200, "degraded")
+        assert "mail in queue in is due for 60 minutes" in found["reasons"][0]
+        assert b'postroom_queue_due_seconds{queue="in"} 36' in watched.get("/metrics")[1]
 
 
 class Silent:

@@ -2,11 +2,15 @@
 
 import io
 import json
+import time
 
 import pytest
 
 from postroom.base.observe import Log
 from postroom.base.settings import LogSettings
+from postroom.spool import queue
+from postroom.spool.handing import Handed, Letter, hand_on
+from postroom.spool.ids import IdMaker
 from postroom.spool.metadata import QUEUES
 from postroom.store import engine
 from postroom.store.engine import Store
@@ -32,6 +36,28 @@ def test_every_queue_is_counted_the_empty_ones_too(store: Store) -> None:
     assert looking.survey.queues is None  # nobody has looked
     looking.survey.look()
     assert looking.survey.queues == dict.fromkeys(QUEUES, Depth(0, None))
+
+
+def test_what_no_runner_takes_is_seen_by_queue(store: Store) -> None:
+    now = time.time()
+    with store.begin() as connection:
+        names = ("in", "in", "out", "held", "shunt")
+        body = Letter(b"\r\n", "")
+        hand_on(connection, IdMaker(), [Handed(name, None, {}, body) for name in names])
+        taken = queue.claim(connection, "in", 1, 60)
+    looking = Looking(store)
+    looking.survey.look()
+    queues = looking.survey.queues
+    assert queues is not None and len(taken) == 1
+    assert {name: each.entries for name, each in queues.items() if each.entries} == {
+        "in": 2,
+        "out": 1,
+        "held": 1,
+        "shunt": 1,
+    }
+    due = {name: each.due for name, each in queues.items() if each.due is not None}
+    assert set(due) == {"in", "out"}  # held and shunt have no runner
+    assert all(now <= each <= time.time() for each in due.values())
 
 
 def test_what_cannot_be_counted_is_not_known_and_told_once(

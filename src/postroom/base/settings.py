@@ -17,12 +17,14 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from postroom.base.places import parse_listen
+from postroom.base.places import Tcp, parse_listen
 from postroom.mail.address import AddressError, parse_mailbox
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 PREFIX = "POSTROOM_"
+DEFAULT_OWNER = "changeme@example.com"  # nobody: a site names its own
+_SEVERAL = {("lmtp", "listen"), ("lmtp", "allow"), ("smtp", "host"), ("dns", "servers")}
 # What storing one message of the largest size takes besides the message itself, in copies
 # of it: one in the door, the others in the intake and its database driver.
 WORKING_COPIES = 6
@@ -50,7 +52,7 @@ class Site(Struct, frozen=True, forbid_unknown_fields=True):
     """Who we are. `owner` receives mail to postmaster and stands for the site."""
 
     hostname: str = msgspec.field(default_factory=_hostname)
-    owner: str = "changeme@example.com"
+    owner: str = DEFAULT_OWNER
 
 
 class StoreSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,6 +107,73 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
     drain: Seconds = 30.0
 
 
+class Notices(Struct, frozen=True, forbid_unknown_fields=True):
+    """What people are told. `templates` is a directory whose NAME.txt, or LIST-ID/NAME.txt for
+    one list, take the place of the texts in the package; empty: none do."""
+
+    templates: str = ""
+
+
+class Smtp(Struct, frozen=True, forbid_unknown_fields=True):
+    """The mail servers that posts are handed to: `host` or `host:port` each, any of them will
+    do. `starttls` "auto" uses TLS where it works, whatever the certificate says; "always" needs
+    it and verifies the certificate. `connections` are for each server, `recipients` for one
+    transaction; `hello` is the name we give, "" for that of the site."""
+
+    host: tuple[str, ...] = ("127.0.0.1",)
+    port: Annotated[int, Meta(ge=1, le=65535)] = 25
+    starttls: Literal["auto", "always", "never"] = "auto"
+    user: str = ""
+    password: str = ""
+    connections: Annotated[int, Meta(ge=1, le=1000)] = 8
+    recipients: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    hello: str = ""
+
+
+class Destination(Struct, frozen=True, forbid_unknown_fields=True):
+    """What mail for one domain is limited to: transactions at once, and recipients a minute;
+    0 is no limit."""
+
+    connections: Annotated[int, Meta(ge=0)] = 0
+    per_minute: Annotated[int, Meta(ge=0)] = 0
+
+
+class Delivery(Struct, frozen=True, forbid_unknown_fields=True):
+    """How posts go out. `expire_after` in days is how long a recipient is tried, `retry_first`
+    and `retry_most` in seconds how long the first wait is and the longest; `verp_share` is the
+    part of a post's recipients who are sent to singly to tell their bounces, where the server
+    has no XVERP; `kept` in days is how long can be looked up what became of a message;
+    `destinations` holds limits by domain."""
+
+    expire_after: Annotated[float, Meta(gt=0, le=365)] = 5.0
+    retry_first: Seconds = 300.0
+    retry_most: Seconds = 14_400.0
+    verp_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    kept: Annotated[float, Meta(gt=0, le=3650)] = 7.0
+    destinations: dict[str, Destination] = {}
+
+
+class Dns(Struct, frozen=True, forbid_unknown_fields=True):
+    """Look-ups of the policy (DMARC) of authors' domains. `timeout` in seconds is for one domain;
+    `servers` are ADDRESS or ADDRESS:PORT, none: those of the system. With `offline` nothing is
+    asked, and every domain is taken to have no policy."""
+
+    timeout: Seconds = 5.0
+    offline: bool = False
+    servers: tuple[str, ...] = ()
+
+
+class Arc(Struct, frozen=True, forbid_unknown_fields=True):
+    """Sealing posts (RFC 8617), done where `key` is set: the file of an RSA key (PEM), whose
+    public half is published at `selector`._domainkey.`domain`. `authserv_id` is how the mail
+    server calls itself in Authentication-Results, "": as the site's hostname."""
+
+    key: str = ""
+    selector: str = ""
+    domain: str = ""
+    authserv_id: str = ""
+
+
 class LogSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Logs. `auto` is human on a terminal and JSON otherwise."""
 
@@ -121,6 +190,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     maps: Maps = msgspec.field(default_factory=Maps)
     metrics: Metrics = msgspec.field(default_factory=Metrics)
     service: Service = msgspec.field(default_factory=Service)
+    smtp: Smtp = msgspec.field(default_factory=Smtp)
+    delivery: Delivery = msgspec.field(default_factory=Delivery)
+    notices: Notices = msgspec.field(default_factory=Notices)
+    dns: Dns = msgspec.field(default_factory=Dns)
+    arc: Arc = msgspec.field(default_factory=Arc)
     log: LogSettings = msgspec.field(default_factory=LogSettings)
 
 
@@ -173,7 +247,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, dict[str, Any
         if not name.startswith(PREFIX) or not mark:
             continue
         value: Any = text
-        if section == "lmtp" and key in ("listen", "allow"):
+        if (section, key) in _SEVERAL:
             value = [part.strip() for part in text.split(",") if part.strip()]
         overlay.setdefault(section, {})[key] = value
     return overlay
@@ -207,7 +281,15 @@ def _refuse_unknown(tree: Mapping[str, Any], source: str) -> None:
 
 def _fault(settings: Settings) -> tuple[str, str] | None:
     """What types cannot say: the key that is wrong, and what is allowed."""
-    return _lmtp_fault(settings.lmtp) or _listen_fault(settings) or _site_fault(settings)
+    return (
+        _lmtp_fault(settings.lmtp)
+        or _listen_fault(settings)
+        or _site_fault(settings)
+        or _smtp_fault(settings.smtp)
+        or _delivery_fault(settings.delivery)
+        or _dns_fault(settings.dns)
+        or _arc_fault(settings.arc)
+    )
 
 
 def _lmtp_fault(lmtp: Lmtp) -> tuple[str, str] | None:
@@ -261,4 +343,74 @@ def _site_fault(settings: Settings) -> tuple[str, str] | None:
         return "site.owner", f"must be an address, as in postmaster@example.com ({error})"
     if not owner.domain:
         return "site.owner", "must be an address, as in postmaster@example.com"
+    return None
+
+
+def parse_server(text: str, port: int) -> Tcp:
+    """`HOST` (then `port` is its port), `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`. Raises
+    ValueError."""
+    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]/@,]+)(?::(\d{1,5}))?", text, re.ASCII)
+    number = int(match[2] or port) if match else 0
+    if match is None or not 0 < number < 65536:
+        raise ValueError("must be HOST or HOST:PORT, as in mail.example.com:587 or [::1]:25")
+    return Tcp(match[1].strip("[]"), number)
+
+
+def _smtp_fault(smtp: Smtp) -> tuple[str, str] | None:
+    if not smtp.host:
+        return "smtp.host", "needs at least one HOST or HOST:PORT"
+    places = []
+    for text in smtp.host:
+        try:
+            places.append(parse_server(text, smtp.port))
+        except ValueError as error:
+            return "smtp.host", f"{text!r}: {error}"
+    hello = smtp.hello
+    if not (hello.isascii() and hello.isprintable() and len(hello) <= 253) or " " in hello:
+        return "smtp.hello", "must be a host name"
+    if bool(smtp.user) != bool(smtp.password):
+        missing = "password" if smtp.user else "user"
+        return f"smtp.{missing}", "smtp.user and smtp.password go together: set both or neither"
+    if "\0" in smtp.user + smtp.password:
+        return "smtp.password", "neither smtp.user nor smtp.password can hold NUL (RFC 4616)"
+    if smtp.user and smtp.starttls != "always" and not all(map(_is_local, places)):
+        why = 'must be "always": a password goes to another machine only over verified TLS'
+        return "smtp.starttls", why
+    return None
+
+
+def _is_local(place: Tcp) -> bool:
+    try:
+        return ipaddress.ip_address(place.host).is_loopback
+    except ValueError:
+        return place.host == "localhost"
+
+
+def _delivery_fault(delivery: Delivery) -> tuple[str, str] | None:
+    if delivery.retry_most < delivery.retry_first:
+        return "delivery.retry_most", "must not be less than delivery.retry_first"
+    for domain in delivery.destinations:
+        if not re.fullmatch(r"[^\s@.]+(\.[^\s@.]+)*", domain):
+            why = 'holds domains, as in [delivery.destinations."example.net"]'
+            return "delivery.destinations", f"{domain!r}: {why}"
+    return None
+
+
+def _dns_fault(dns: Dns) -> tuple[str, str] | None:
+    for text in dns.servers:
+        try:
+            ipaddress.ip_address(parse_server(text, 53).host)
+        except ValueError:
+            return "dns.servers", f"{text!r}: must be an address, as in 192.0.2.53 or [::1]:53"
+    return None
+
+
+def _arc_fault(arc: Arc) -> tuple[str, str] | None:
+    for key, text in ("domain", arc.domain), ("selector", arc.selector):
+        if not re.fullmatch(r"[A-Za-z0-9._-]{0,253}", text):
+            return f"arc.{key}", "must be a name of DNS"
+        if arc.key and not text:
+            return f"arc.{key}", f"arc.key needs arc.{key} beside it"
+    if not re.fullmatch(r"[!-:<-~]{0,253}", arc.authserv_id):
+        return "arc.authserv_id", "must be a name as it stands in Authentication-Results"
     return None

@@ -35,7 +35,7 @@ def config() -> None:
 def show(options: Options, as_json: bool) -> None:
     """Show every setting, and where it comes from.
 
-    Without a password of the database, should there be one.
+    Passwords, of the database and of mail servers, are hidden.
     """
     settings = options.settings()
     tree = _tree(settings)
@@ -92,6 +92,8 @@ def _sources(options: Options, tree: dict[str, dict[str, Any]]) -> dict[str, str
 def _tree(settings: Settings) -> dict[str, dict[str, Any]]:
     tree: dict[str, dict[str, Any]] = msgspec.to_builtins(settings)
     tree["store"]["url"] = _without_password(settings.store.url)
+    if settings.smtp.password:
+        tree["smtp"]["password"] = HIDDEN
     return tree
 
 
@@ -106,5 +108,8 @@ def _without_password(text: str) -> str:
 
 def _toml(value: Any) -> str:
     """A value as TOML: its strings are JSON's, but for the escapes of rare characters."""
+    if isinstance(value, dict):
+        pairs = ", ".join(f"{_toml(key)} = {_toml(each)}" for key, each in value.items())
+        return f"{{{pairs}}}"
     text = json.dumps(value, ensure_ascii=False)
     return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in text)

@@ -7,18 +7,15 @@ Fails as the registry says; for input from a file, with the number of the line.
 
 import json
 import shlex
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
 from postroom.base.places import Unix, parse_listen
 from postroom.cli.common import Failed, Options, example, safe, word
 from postroom.cli.database import opened
+from postroom.cli.given import Advance, given_words, pairs, progress
 from postroom.cli.output import (
     json_option,
     local,
@@ -28,13 +25,12 @@ from postroom.cli.output import (
     print_table,
     utc,
 )
-from postroom.lists import registry
+from postroom.lists import preferences, registry
 from postroom.lists.endpoint import SUBADDRESSES
 from postroom.mail.address import Mailbox
 from postroom.spool.upkeep import remove_list, rename_list
 
 CHUNK = 5000  # lists for each step of the progress bar
-Advance = Callable[[int], None]
 
 
 @click.group(
@@ -61,11 +57,11 @@ def create(options: Options, addresses: Sequence[str], name: str) -> None:
     one a line.
     """
     from_stdin = "-" in addresses
-    given = list(_given(addresses))
-    with _progress("checking", len(given)) as advance:
+    given = list(given_words(addresses))
+    with progress("checking", len(given)) as advance:
         boxes = _checked(given, advance)
     with opened(options) as store, store.begin() as connection:
-        with _progress("creating", len(boxes)) as advance:
+        with progress("creating", len(boxes)) as advance:
             for first in range(0, len(boxes), CHUNK):
                 some = boxes[first : first + CHUNK]
                 registry.create_lists(connection, some, name)
@@ -102,16 +98,24 @@ def list_lists(options: Options, as_json: bool) -> None:
         click.echo(f"No lists yet: {options.command('list create mylist@example.com')}")
 
 
-@lists.command(epilog=example("postroom list show mylist@example.com"))
+@lists.command(
+    epilog=example(
+        "postroom list show mylist@example.com", "postroom list show --json mylist@example.com"
+    )
+)
 @click.argument("address", type=word)
 @json_option
 @click.pass_obj
 def show(options: Options, address: str, as_json: bool) -> None:
-    """Show one list."""
+    """Show one list: every setting, its value and its default.
+
+    A * stands before what differs from its default.
+    """
     with opened(options) as store, store.read() as connection:
         found = registry.find_list(connection, address)
+        settings = list(preferences.describe(preferences.preferences(connection, found.key)))
     if as_json:
-        print_object(_facts(found))
+        print_object(_facts(found) | {"settings": {each.key: _setting(each) for each in settings}})
         return
     print_facts(
         {
@@ -122,6 +126,49 @@ def show(options: Options, address: str, as_json: bool) -> None:
             "also at": " ".join(f"-{suffix}" for suffix in SUBADDRESSES),
         }
     )
+    click.echo()
+    print_table(
+        ("", "SETTING", "VALUE", "DEFAULT", "MEANING"),
+        (
+            (
+                "*" if each.value != each.default else "",
+                each.key,
+                preferences.in_words(each.value),
+                preferences.in_words(each.default),
+                each.meaning,
+            )
+            for each in settings
+        ),
+        whole=("SETTING",),
+    )
+
+
+@lists.command(
+    "set",
+    epilog=example(
+        "postroom list set mylist@example.com posting.nonmembers=reject",
+        'postroom list set mylist@example.com headers.subject_prefix="[ants] "',
+        "postroom list set mylist@example.com posting.banned+=@example.net",
+    ),
+)
+@click.argument("address", type=word)
+@click.argument("changes", nargs=-1, required=True, metavar="KEY=VALUE...")
+@click.pass_obj
+def set_settings(options: Options, address: str, changes: Sequence[str]) -> None:
+    """Change settings of a list: all of them or, if one is refused, none.
+
+    `postroom list show LIST` shows what there is. Settings that hold several values take
+    them with commas between, "" empties them; KEY+=VALUE puts one to them, KEY-=VALUE takes
+    one from them.
+    """
+    given = pairs(changes)
+    with opened(options) as store, store.begin() as connection:
+        found = registry.find_list(connection, address)
+        settings = preferences.set_preferences(connection, found.key, given)
+    touched = {key.rstrip("+-") for key, _ in given}
+    for each in preferences.describe(settings):
+        if each.key in touched:
+            click.echo(safe(f"{each.key} = {preferences.in_words(each.value)}"))
 
 
 @lists.command(epilog=example("postroom list rename ants@example.com bees@example.com"))
@@ -173,26 +220,9 @@ def _facts(found: registry.MailingList) -> dict[str, Any]:
     }
 
 
-def _given(addresses: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each address with where it stands, for messages."""
-    for address in addresses:
-        if address == "-":
-            yield from _lines()
-        else:
-            yield address, ""
-
-
-def _lines() -> Iterator[tuple[str, str]]:
-    if sys.stdin.isatty():
-        click.echo("Addresses, one a line; Ctrl-D ends.", err=True)
-    for number, line in enumerate(sys.stdin.buffer, 1):
-        where = f"line {number}: "
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-        except UnicodeDecodeError:
-            raise Failed(f"{where}{line.strip()!r} is not UTF-8; no list was created") from None
-        if text:
-            yield text, where
+def _setting(setting: preferences.Setting) -> dict[str, Any]:
+    changed = setting.value != setting.default
+    return {"value": setting.value, "default": setting.default, "changed": changed}
 
 
 def _checked(given: Iterable[tuple[str, str]], advance: Advance) -> list[Mailbox]:
@@ -209,18 +239,6 @@ def _checked(given: Iterable[tuple[str, str]], advance: Advance) -> list[Mailbox
         seen[box] = where
         advance(1)
     return list(seen)
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Advance]:
-    """A progress bar, for work that takes a while and somebody who watches."""
-    console = Console(stderr=True)
-    if total < CHUNK or not console.is_terminal:
-        yield lambda number: None
-        return
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda number: bar.advance(task, number)
 
 
 def _warn(warnings: Iterable[str]) -> None:

@@ -26,10 +26,11 @@ from postroom.cli.output import (
     utc,
 )
 from postroom.mail.message import header_end, message_id, with_mail_from
+from postroom.spool import care as spool
 from postroom.spool import ids
-from postroom.spool import queue as spool
 from postroom.spool.depth import depths
 from postroom.spool.metadata import QUEUES, decode
+from postroom.spool.queue import QueueError
 
 SHOWN = 100  # entries, to people who name no limit
 ALL = 2**63 - 1
@@ -66,7 +67,7 @@ def queue() -> None:
 def list_entries(options: Options, name: str | None, limit: int | None, as_json: bool) -> None:
     """Show entries, oldest first, of one queue or of all.
 
-    Queues: in, command, bounces, out, archive, digest, news, shunt.
+    Queues: in, command, bounces, out, archive, digest, news, held, shunt.
     """
     most = limit or (ALL if as_json else SHOWN)
     with opened(options) as store, store.read() as connection:
@@ -176,7 +177,7 @@ def stats(options: Options, as_json: bool) -> None:
 def _found(connection: Connection, number: int) -> spool.Entry:
     found = spool.find(connection, number)
     if found is None:
-        raise spool.QueueError("there is no such entry: `postroom queue ls` shows those there are")
+        raise QueueError("there is no such entry: `postroom queue ls` shows those there are")
     return found
 
 

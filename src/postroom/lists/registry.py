@@ -13,7 +13,8 @@ from sqlalchemy import Connection, Row, delete, func, insert, or_, select, updat
 
 from postroom.lists.endpoint import MAX_NAME, POSTMASTER, SUBADDRESSES, host_of, shadowed
 from postroom.mail.address import AddressError, Mailbox, fold, parse_mailbox
-from postroom.store.schema import domain, mailing_list
+from postroom.store.schema import address as addresses
+from postroom.store.schema import domain, mailing_list, member, notified
 
 
 class ListError(Exception):
@@ -93,7 +94,7 @@ def posting_address(text: str) -> Mailbox:
     folded = _parsed(text)
     address = str(folded)
     try:
-        checked = _validated(address)
+        checked = validated(address)
     except EmailNotValidError as error:
         raise ListError(f"{text!r} cannot be a list: {error}") from None
     octets = len(folded.local.encode())
@@ -114,6 +115,13 @@ def posting_address(text: str) -> Mailbox:
     if folded.local == POSTMASTER:
         raise ListError(f"{address} is the site owner's (RFC 5321 4.5.1): choose another name")
     return Mailbox(folded.local, fold(checked.domain))
+
+
+def validated(address: str) -> ValidatedEmail:
+    """What an address is without asking the network. Raises `EmailNotValidError`. Pure."""
+    return validate_email(
+        address, check_deliverability=False, globally_deliverable=False, test_environment=True
+    )
 
 
 def create_lists(connection: Connection, boxes: Sequence[Mailbox], display_name: str = "") -> None:
@@ -164,6 +172,12 @@ def find_list(connection: Connection, address: str) -> MailingList:
     return _list(row)
 
 
+def list_of_key(connection: Connection, key: int) -> MailingList | None:
+    """The list with this row id; None if it was removed."""
+    row = connection.execute(select(*_LIST).where(mailing_list.c.id == key)).first()
+    return _list(row) if row else None
+
+
 def lists(connection: Connection) -> Iterator[MailingList]:
     """All lists, by posting address."""
     statement = select(*_LIST).order_by(mailing_list.c.mail_host, mailing_list.c.list_name)
@@ -194,7 +208,11 @@ def rename_list(connection: Connection, old: str, new: str) -> MailingList:
 
 
 def delete_list(connection: Connection, key: int) -> None:
-    """Delete the row of a list that nothing refers to any more."""
+    """Delete a list that no mail waits for, with its members and what is known of them alone."""
+    if connection.execute(delete(member).where(member.c.list == key)).rowcount:
+        elsewhere = select(member.c.id).where(member.c.address == addresses.c.id)
+        connection.execute(delete(addresses).where(~elsewhere.exists()))
+    connection.execute(delete(notified).where(notified.c.list == key))
     connection.execute(delete(mailing_list).where(mailing_list.c.id == key))
 
 
@@ -297,15 +315,9 @@ def _refuse_taken(connection: Connection, boxes: Sequence[Mailbox]) -> None:
 def _checked_host(host: str) -> str:
     """A domain name, folded."""
     try:
-        return fold(_validated(f"name@{host.strip()}").domain)
+        return fold(validated(f"name@{host.strip()}").domain)
     except EmailNotValidError as error:
         raise ListError(f"{host!r} cannot be a mail domain: {error}") from None
-
-
-def _validated(address: str) -> ValidatedEmail:
-    return validate_email(
-        address, check_deliverability=False, globally_deliverable=False, test_environment=True
-    )
 
 
 def _exists(connection: Connection, address: str) -> bool:

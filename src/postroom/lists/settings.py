@@ -1,9 +1,10 @@
 """What a list may decide for itself, with defaults that work.
 
-For: the one typed value that rules, headers and delivery read. Guarantees: grouped, frozen,
-and checked when it is set; an unknown name, a wrong type or an impossible value is refused and
-changes nothing. What is stored is only what differs from the defaults. Fails with
-`ListError`, one sentence that names the setting and what is allowed.
+For: the one typed value that rules, headers and delivery read, and the one place where each
+setting is explained: its description is what commands and documentation show. Guarantees:
+grouped and frozen; an unknown name, a wrong type or a number out of bounds is refused when it
+is read. What is stored is only what differs from the defaults. What types cannot say is checked
+by `lists.preferences`, which also reads and writes it.
 """
 
 from typing import Annotated, Literal
@@ -11,73 +12,133 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 Action = Literal["accept", "hold", "reject", "discard"]
-Count = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
 
 
 class Posting(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Who may post, and what. `members` and `nonmembers` is what happens to posts of those who
-    have no action of their own. With `announce_only` only owners and moderators may post, and
-    members whose own action is accept. `emergency` holds everything. `banned` holds addresses,
-    "@example.org" (a domain) or "^PATTERN" (a regular expression). `max_size` is in octets,
-    `max_recipients` counts To and Cc; 0 is no limit. With `require_named` a post must name the
-    list, or one of `also_known_as` (addresses, or "^PATTERN"), in To or Cc. `administrivia`
-    holds commands that were sent to the list by mistake. `suspicious` holds lines "ACTION
-    Field: PATTERN", the first that matches decides."""
+    """Who may post, and what."""
 
-    members: Action = "accept"
-    nonmembers: Action = "hold"
-    announce_only: bool = False
-    emergency: bool = False
-    banned: tuple[str, ...] = ()
-    max_size: Count = 2_097_152
-    max_recipients: Count = 20
-    require_named: bool = True
-    also_known_as: tuple[str, ...] = ()
-    administrivia: bool = True
-    suspicious: tuple[str, ...] = ()
+    members: Annotated[
+        Action, Meta(description="Posts of members who have no action of their own.")
+    ] = "accept"
+    nonmembers: Annotated[
+        Action, Meta(description="Posts of others who have no action of their own.")
+    ] = "hold"
+    announce_only: Annotated[
+        bool,
+        Meta(
+            description="Only owners and moderators may post, and members whose own action is "
+            "accept."
+        ),
+    ] = False
+    emergency: Annotated[bool, Meta(description="Hold every post.")] = False
+    banned: Annotated[
+        tuple[str, ...],
+        Meta(
+            description='Who may not post: addresses, "@example.org" (a domain), or "^PATTERN" '
+            "(a regular expression)."
+        ),
+    ] = ()
+    max_size: Annotated[Count, Meta(description="The largest post, in octets; 0 is no limit.")] = (
+        2_097_152
+    )
+    max_recipients: Annotated[
+        Count, Meta(description="The most addresses in To and Cc together; 0 is no limit.")
+    ] = 20
+    require_named: Annotated[
+        bool, Meta(description="Hold posts that do not name the list in To or Cc.")
+    ] = True
+    also_known_as: Annotated[
+        tuple[str, ...],
+        Meta(description='What else may stand in To or Cc for the list: addresses, or "^PATTERN".'),
+    ] = ()
+    administrivia: Annotated[
+        bool, Meta(description="Hold commands that were sent to the list by mistake.")
+    ] = True
+    suspicious: Annotated[
+        tuple[str, ...],
+        Meta(
+            description='Lines "ACTION Field: PATTERN" on the header fields of a post; the first '
+            "that matches decides."
+        ),
+    ] = ()
 
 
 class Headers(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a post looks like. `subject_prefix` is put before the subject, once. `reply_to` is
-    where replies go: to the author ("author": the field is left alone), to the list, to both,
-    or to `reply_to_address`. `anonymous` hides the author. `archive_url` stands in
-    List-Archive. `footer` is added to the text; it may use $list, $address, $list_id, and
-    $unsubscribe."""
+    """What a post looks like."""
 
-    subject_prefix: str = ""
-    reply_to: Literal["author", "list", "both", "address"] = "author"
-    reply_to_address: str = ""
-    anonymous: bool = False
-    archive_url: str = ""
-    footer: str = ""
+    subject_prefix: Annotated[
+        str, Meta(description='Put before the subject, once; for example "[ants] ".')
+    ] = ""
+    reply_to: Annotated[
+        Literal["author", "list", "both", "address"],
+        Meta(
+            description="Where replies go: author leaves the field alone, address means "
+            "headers.reply_to_address."
+        ),
+    ] = "author"
+    reply_to_address: Annotated[
+        str, Meta(description="Where replies go if headers.reply_to is address.")
+    ] = ""
+    anonymous: Annotated[bool, Meta(description="Hide who wrote a post.")] = False
+    archive_url: Annotated[
+        str, Meta(description="Where the archive is, for the field List-Archive.")
+    ] = ""
+    footer: Annotated[
+        str,
+        Meta(
+            description="Added to the text; it may use $list, $address, $list_id and $unsubscribe."
+        ),
+    ] = ""
 
 
 class Dmarc(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What is done where a list breaks the author's DMARC (RFC 7489): "munge" puts the list
-    into From, "wrap" puts the whole post into a message from the list. It is done when the
-    author's domain publishes quarantine or reject, or with `always`. `exempt` holds addresses
-    or "@example.org"."""
+    """What is done where a list breaks the author's DMARC (RFC 7489)."""
 
-    mitigation: Literal["munge", "wrap", "none"] = "munge"
-    always: bool = False
-    exempt: tuple[str, ...] = ()
+    mitigation: Annotated[
+        Literal["munge", "wrap", "none"],
+        Meta(
+            description="For authors whose domain publishes quarantine or reject: munge puts the "
+            "list into From, wrap puts the post into a message from the list."
+        ),
+    ] = "munge"
+    always: Annotated[bool, Meta(description="Do so whatever the author's domain publishes.")] = (
+        False
+    )
+    exempt: Annotated[
+        tuple[str, ...],
+        Meta(description='Authors for whom nothing is done: addresses, or "@example.org".'),
+    ] = ()
 
 
 class Sending(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How posts go out. With `personal` each member gets a transaction and an unsubscribe link
-    (RFC 8058) of their own; it costs speed. `verp` has bounces name their member."""
+    """How posts go out."""
 
-    personal: bool = False
-    verp: bool = True
+    personal: Annotated[
+        bool,
+        Meta(
+            description="Give each member a transaction and an unsubscribe link (RFC 8058) of "
+            "their own; it costs speed."
+        ),
+    ] = False
+    verp: Annotated[bool, Meta(description="Have bounces name the member who bounced.")] = True
 
 
 class Notices(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Who is told. `owners` of posts that wait for them, at once and then in summaries no more
-    often than every `owners_every` hours; `authors` of posts that wait."""
+    """Who is told of what."""
 
-    owners: bool = True
-    owners_every: Annotated[float, Meta(ge=0, le=168)] = 4.0
-    authors: bool = True
+    owners: Annotated[
+        bool, Meta(description="Tell owners and moderators of posts that wait for them.")
+    ] = True
+    owners_every: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=168,
+            description="Hours between two such notices; what comes meanwhile is summed up.",
+        ),
+    ] = 4.0
+    authors: Annotated[bool, Meta(description="Tell the authors of posts that wait.")] = True
 
 
 class ListSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

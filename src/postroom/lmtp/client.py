@@ -20,7 +20,8 @@ from email.generator import BytesGenerator
 from email.message import Message
 from typing import Any, Self
 
-from postroom.lmtp.client_connection import ClientConnection, LMTPReply, command_line, error_of
+from postroom.lmtp.client_connection import ClientConnection, LMTPReply, error_of
+from postroom.lmtp.codec import command_line
 
 __all__ = ["LMTPClient", "LMTPReply"]
 

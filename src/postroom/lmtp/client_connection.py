@@ -5,17 +5,16 @@ whatever is no reply, or does not come, ends the connection. Fails with OSError 
 connecting, and after that with `smtplib.SMTPServerDisconnected`.
 """
 
-import io
-import re
 import smtplib
 import socket
+from collections import deque
 from collections.abc import Callable
 from typing import Self, TypeVar
 
-MAX_LINE = 8192  # octets of a reply line; RFC 5321 4.5.3.1.5 asks for 512
+from postroom.lmtp.codec import Answer, ReplyReader, command_line
 
-_REPLY = re.compile(r"([2-5]\d\d)(?:(?P<more>[ -])(?P<text>.*))?", re.ASCII | re.DOTALL)
-_ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}(?: |\Z)", re.ASCII)
+MOST_AT_ONCE = 65536  # octets read in one piece
+
 _Error = TypeVar("_Error", bound=smtplib.SMTPException)
 
 
@@ -59,7 +58,8 @@ class ClientConnection:
         self.host, self.port, self.timeout = host, port, timeout
         self.greeting: LMTPReply | None = None
         self.sock: socket.socket | None = None
-        self._file: io.BufferedReader | None = None
+        self._reader = ReplyReader()
+        self._answers: deque[Answer] = deque()  # read, and not asked for yet
 
     def connect(self, host: str | None = None, port: int | None = None) -> LMTPReply:
         """Connect, to another place if one is given; returns the greeting. Raises OSError."""
@@ -76,16 +76,16 @@ class ClientConnection:
         else:
             self.sock = socket.create_connection((self.host, self.port), self.timeout)
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._file = self.sock.makefile("rb")
         self.greeting = self.getreply()
         return self.greeting
 
     def close(self) -> None:
         """Close without a word."""
-        for each in (self._file, self.sock):
-            if each is not None:
-                each.close()
-        self._file = self.sock = None
+        if self.sock is not None:
+            self.sock.close()
+        self.sock = None
+        self._reader = ReplyReader()
+        self._answers.clear()
 
     def docmd(self, command: str, arguments: str = "") -> LMTPReply:
         """Send one command and read its reply."""
@@ -94,37 +94,28 @@ class ClientConnection:
 
     def getreply(self) -> LMTPReply:
         """Read one reply, all its lines. Raises `SMTPServerDisconnected`."""
-        lines: list[str] = []
-        enhanced_code = ""
-        while True:
-            line = self._line()
-            if (match := _REPLY.fullmatch(line)) is None:
+        while not self._answers:
+            if (fault := self._reader.fault) is not None:
                 self.close()
-                raise smtplib.SMTPServerDisconnected(f"not a reply: {line!r}")
-            text = match["text"] or ""
-            if (code := _ENHANCED.match(text)) and code[0][0] == line[0]:
-                enhanced_code = enhanced_code or code[0].rstrip()
-                text = text[code.end() :]
-            lines.append(text)
-            if match["more"] != "-":
-                return LMTPReply(int(match[1]), "\n".join(lines), enhanced_code)
+                raise smtplib.SMTPServerDisconnected(str(fault))
+            self._answers.extend(self._reader.feed(self._receive()))
+        code, enhanced_code, text = self._answers.popleft()
+        return LMTPReply(code, text, enhanced_code)
 
-    def _line(self) -> str:
-        if self._file is None:
+    def _receive(self) -> bytes:
+        if self.sock is None:
             raise smtplib.SMTPServerDisconnected("please run connect() first")
         try:
-            line = self._file.readline(MAX_LINE + 1)
+            data = self.sock.recv(MOST_AT_ONCE)
         except OSError as error:
             self.close()
             raise smtplib.SMTPServerDisconnected(
                 f"Connection unexpectedly closed: {error}"
             ) from error
-        if not line.endswith(b"\n"):
+        if not data:
             self.close()
-            raise smtplib.SMTPServerDisconnected(
-                "Reply line too long" if len(line) > MAX_LINE else "Connection unexpectedly closed"
-            )
-        return line.decode("utf-8", "replace").rstrip("\r\n")
+            raise smtplib.SMTPServerDisconnected("Connection unexpectedly closed")
+        return data
 
     def _send(self, octets: bytes) -> None:
         if self.sock is None:
@@ -134,13 +125,6 @@ class ClientConnection:
         except OSError as error:
             self.close()
             raise smtplib.SMTPServerDisconnected(f"Server not connected: {error}") from error
-
-
-def command_line(command: str, arguments: str) -> bytes:
-    line = f"{command} {arguments}" if arguments else command
-    if "\r" in line or "\n" in line:
-        raise ValueError(f"a command must not hold a line end: {line!r}")
-    return line.encode() + b"\r\n"
 
 
 def error_of(kind: Callable[..., _Error], reply: LMTPReply, *more: object) -> _Error:

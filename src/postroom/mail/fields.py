@@ -1,22 +1,33 @@
 """Header fields as they stand: taken apart, read, replaced, without touching the others.
 
 For: reading and changing the header of a message whose bytes are sacred. Guarantees: joining
-what was taken apart gives the same bytes; a field that is added is folded, ASCII, and holds no
-line end that could make another one; reading never raises, whatever the bytes. Linear time.
+what was taken apart gives the same bytes (and a blank line, if there was none); a field that is
+added is folded and holds no line end that could make another one; reading never raises,
+whatever the bytes. Linear time.
 """
 
+import binascii
+import codecs
 import re
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from email.errors import HeaderParseError
-from email.header import Header, decode_header
 from typing import NamedTuple
 
 from postroom.mail.message import header_end
 
 _FIELD = re.compile(rb"[^\r\n]*+(?:\r\n|\n|\r|\Z)(?:[ \t][^\r\n]*+(?:\r\n|\n|\r|\Z))*+")
-_LINE_END = re.compile(r"[\r\n]+")
+_NAME = re.compile(rb"([!-9;-~]++):")
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_ATOMS = re.compile(r"[\w !#$%&'*+/=?^`{|}~-]+", re.ASCII)
+# Possessive, and without "?" inside: a value full of beginnings costs linear time.
+_WORD = re.compile(r"=\?([!->@-~]{1,60}+)\?([bBqQ])\?([^?]*+)\?=")
+_HEX = re.compile(rb"=([0-9A-Fa-f]{2})")
+# Codecs that are no charsets of mail: slow on hostile input, or for programmers.
+_NO_CHARSETS = {"idna", "punycode", "raw_unicode_escape", "undefined", "unicode_escape"}
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
 MOST = 65_536  # octets of one field that are read; what is longer is not meant for people
 WIDTH = 76  # of a line that we write
+LONGEST_WORD = 900  # octets that we leave unbroken; a line may have 998 (RFC 5322 2.1.1)
 
 
 class Field(NamedTuple):
@@ -57,7 +68,9 @@ class Parts(NamedTuple):
     def joined(self) -> bytes:
         """The message."""
         head = b"".join(each.raw for each in self.fields)
-        if head and not head.endswith((b"\r", b"\n")):
+        if head.endswith(b"\r") and self.rest.startswith(b"\n"):
+            head += b"\n"  # else the two would be one line end, and the blank line gone
+        elif head and not head.endswith((b"\r", b"\n")):
             head += b"\r\n"
         blank = b"" if self.rest.startswith((b"\r", b"\n")) else b"\r\n"
         return head + blank + self.rest
@@ -85,21 +98,76 @@ def take_apart(raw: bytes) -> Parts:
     fields = []
     for match in _FIELD.finditer(raw, 0, end):
         if match[0]:
-            name, colon, _ = match[0].partition(b":")
-            word = name.decode("ascii", "replace").rstrip().lower() if colon else ""
-            fields.append(Field(word, match[0]))
+            name = _NAME.match(match[0])
+            fields.append(Field(name[1].decode().lower() if name else "", match[0]))
     return Parts(tuple(fields), raw[end:])
 
 
-def field(name: str, value: str) -> Field:
-    """A field of ours. `value` is text; what is not ASCII is encoded (RFC 2047). Whatever line
-    ends stand in it become spaces. For structured fields give addresses already spelled."""
-    text = " ".join(_LINE_END.sub(" ", value).split())
-    if text.isascii():
-        folded = _folded(name, text)
-    else:
-        folded = Header(text, "utf-8", maxlinelen=WIDTH, header_name=name).encode(linesep="\r\n")
-    return Field(name.lower(), f"{name}: {folded}\r\n".encode("ascii", "backslashreplace"))
+def field(name: str, value: str, utf8: bool = False) -> Field:
+    """A field of ours. `value` is text; what is not ASCII is encoded (RFC 2047), or with `utf8`
+    left as it is (RFC 6532), which only addresses need. Whatever line ends and controls stand in
+    it become spaces. For structured fields give addresses already spelled."""
+    text = _one_line(value)
+    if not (utf8 or text.isascii()):
+        text = encoded(text)
+    return Field(name.lower(), f"{name}: {_folded(name, text)}\r\n".encode())
+
+
+def unstructured(text: str) -> str:
+    """Text for people as the value of a field: encoded if it is not ASCII, if it would be read
+    as encoded, or if a word of it is too long for a line."""
+    clean = _one_line(text)
+    return clean if _is_plain(clean) else encoded(clean)
+
+
+def phrase(text: str) -> str:
+    """Text as a phrase (RFC 5322 3.2.5), fit to stand before an address in angle brackets."""
+    clean = _one_line(text)
+    if not _is_plain(clean):
+        return encoded(clean)
+    if not clean or _ATOMS.fullmatch(clean):
+        return clean
+    return '"' + re.sub(r'(["\\])', r"\\\1", clean) + '"'
+
+
+def encoded(text: str) -> str:
+    """Text as encoded words of at most 75 characters, with spaces between (RFC 2047 2)."""
+    octets = text.encode("utf-8", "replace")
+    others = sum(each not in _PLAIN and each != 32 for each in octets)
+    kind = "q" if others * 3 <= len(octets) else "b"
+    words, word, room = [], b"", 0
+    for character in text:
+        spelled = character.encode("utf-8", "replace")
+        cost = len(spelled) if kind == "b" else len(_quoted(spelled))
+        if cost > room:
+            words.append(word)
+            word, room = b"", 45 if kind == "b" else 63
+        word += spelled
+        room -= cost
+    words.append(word)
+    spell = _quoted if kind == "q" else b64encode
+    return " ".join(f"=?utf-8?{kind}?{spell(each).decode()}?=" for each in words if each)
+
+
+def _quoted(octets: bytes) -> bytes:
+    """The "Q" encoding as a phrase allows it (RFC 2047 5)."""
+    return b"".join(
+        b"_" if each == 32 else b"%c" % each if each in _PLAIN else b"=%02X" % each
+        for each in octets
+    )
+
+
+def _one_line(text: str) -> str:
+    clean = text.encode("utf-8", "replace").decode() if not text.isascii() else text
+    return " ".join(_CONTROLS.sub(" ", clean).split())
+
+
+def _is_plain(text: str) -> bool:
+    return (
+        text.isascii()
+        and "=?" not in text
+        and max(map(len, text.split()), default=0) < (LONGEST_WORD)
+    )
 
 
 def _folded(name: str, text: str) -> str:
@@ -115,22 +183,42 @@ def _folded(name: str, text: str) -> str:
 
 
 def decoded(value: bytes) -> str:
-    """A header value for people. Never raises; what cannot be read is shown as "\\ufffd"."""
+    """A header value for people, on one line. Never raises; what cannot be read is shown as
+    "\\ufffd"."""
     text = value.decode("utf-8", "replace")
-    if "=?" not in text:
-        return text
-    try:
-        parts = decode_header(text)
-    except (HeaderParseError, ValueError, IndexError):
-        return text
-    shown = "".join(_decoded(part, charset) for part, charset in parts)
-    return " ".join(_LINE_END.sub(" ", shown).split())
+    shown: list[str] = []
+    waiting, charset, end = b"", "", 0
+    for match in _WORD.finditer(text):
+        between = text[end : match.start()]
+        octets = _word_octets(match[2], match[3])
+        if octets is None:
+            continue
+        # White space between two encoded words is not shown; a character may be divided
+        # between two of the same charset, though it should not (RFC 2047 6.2, 5).
+        if between.strip() or not charset or charset != match[1].lower():
+            shown.append(_read(waiting, charset))
+            shown.append(between if between.strip() or not charset else "")
+            waiting = b""
+        waiting, charset, end = waiting + octets, match[1].lower(), match.end()
+    shown += _read(waiting, charset), text[end:]
+    return _one_line("".join(shown))
 
 
-def _decoded(part: bytes | str, charset: str | None) -> str:
-    if isinstance(part, str):
-        return part
+def _word_octets(kind: str, payload: str) -> bytes | None:
+    octets = payload.encode()
+    if kind in "qQ":
+        return _HEX.sub(lambda each: bytes([int(each[1], 16)]), octets.replace(b"_", b" "))
     try:
-        return part.decode(charset or "utf-8", "replace")
-    except (LookupError, ValueError):  # a charset that nobody knows, or whose name holds a NUL
-        return part.decode("utf-8", "replace")
+        return binascii.a2b_base64(octets + b"===")
+    except binascii.Error:
+        return None
+
+
+def _read(octets: bytes, charset: str) -> str:
+    try:
+        codec = codecs.lookup(charset.partition("*")[0] or "utf-8")  # "*": RFC 2231 5
+        if codec.name.replace("-", "_") in _NO_CHARSETS:
+            raise LookupError
+        return octets.decode(codec.name, "replace")
+    except (LookupError, ValueError):  # a charset that nobody knows
+        return octets.decode("utf-8", "replace")

@@ -15,7 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,24 +24,20 @@ from postroom.base.places import parse_listen
 from postroom.base.settings import Settings, SettingsError, load
 from postroom.lmtp.server import Server
 from postroom.service.channel import Ready
+from postroom.service.control import Control, loop_factory
 from postroom.service.front import Front, LookUps
 from postroom.service.maps import MapServer, next_hop
-from postroom.service.sockets import BEAT, READY, UNFIT, BindError, address_of, listen
+from postroom.service.sockets import UNFIT, BindError, address_of, listen
 from postroom.service.terms import server_config
 from postroom.watch.observatory import DoorFigures, Observatory
 
 BRIEF = 1.0  # seconds; without an intake nobody's message can be stored: start again soon
 
-loop_factory: Callable[[], asyncio.AbstractEventLoop] | None
-try:
-    from uvloop import new_event_loop as loop_factory
-except ImportError:
-    loop_factory = None
-
 
 class Handed(NamedTuple):
     """What the supervisor hands over. `troubles` says what it could not bind; every `beat`
-    seconds, unless that is 0, it wants to be told over `control` that the loop is alive."""
+    seconds, unless that is 0, it wants to be told over `control` that the loop is alive.
+    `bell` is the descriptor on which the intake wakes the runners, if there are any."""
 
     control: socket.socket
     lmtp: Sequence[socket.socket]
@@ -49,6 +45,7 @@ class Handed(NamedTuple):
     metrics: Sequence[socket.socket] = ()
     troubles: Sequence[str] = ()
     beat: float = 0.0
+    bell: int | None = None
 
 
 class Process:
@@ -56,18 +53,17 @@ class Process:
 
     def __init__(self, settings: Settings, config: str | None, log: Log, handed: Handed) -> None:
         self._settings, self._config, self._log = settings, config, log
-        self._control, self._sockets = handed.control, handed.lmtp
+        self._control = Control(handed.control, handed.beat, log)
+        self._sockets = handed.lmtp
         self._maps_sockets, self._metrics_sockets = handed.maps, handed.metrics
         self._unbound = [f"{each.partition(':')[0]}.listen" for each in handed.troubles]
-        self._beat_every = handed.beat
         self._stop = asyncio.Event()
         self._serving = self._failed = False
 
     async def run(self, intake: "subprocess.Popen[bytes]", channel: socket.socket) -> int:
         """Serve until told to stop; returns the exit status."""
         loop = asyncio.get_running_loop()
-        self._control.setblocking(False)
-        self._beat()
+        self._control.open(self._stop.set)
         front = Front(self._settings, self._log, self._intake_ended)
         await loop.create_unix_connection(lambda: front, sock=channel)
         config = server_config(self._settings)
@@ -81,7 +77,6 @@ class Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload, server, front)
-        loop.add_reader(self._control, self._supervisor_gone)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
         ready = await front.ready
         if ready is None:
@@ -91,11 +86,11 @@ class Process:
         windows = await self._open_windows(server, front)
         self._introduce(ready)
         self._serving = True
-        self._report(READY)
+        self._control.ready()
         gc.collect()
         gc.freeze()  # what is here now stays: no need to look at it again
         await self._stop.wait()
-        loop.remove_reader(self._control)
+        self._control.close()
         for window in windows:
             window.close()  # another server may start while this one drains
         self._log.info("stopping", connections=len(server.connections))
@@ -140,24 +135,6 @@ class Process:
             unbound=self._unbound,
         )
 
-    def _beat(self) -> None:
-        if self._beat_every:
-            self._report(BEAT)
-            asyncio.get_running_loop().call_later(self._beat_every, self._beat)
-
-    def _report(self, octet: bytes) -> None:
-        with contextlib.suppress(OSError):  # it is gone, which is noticed elsewhere
-            self._control.send(octet)
-
-    def _supervisor_gone(self) -> None:
-        # Its end comes as a reset if it had not read all that we reported.
-        with contextlib.suppress(ConnectionResetError):
-            if self._control.recv(1):
-                return
-        self._log.warning("supervisor is gone")
-        asyncio.get_running_loop().remove_reader(self._control)
-        self._stop.set()
-
     def _intake_ended(self) -> None:
         if not self._stop.is_set():
             self._log.error("intake ended")
@@ -167,7 +144,7 @@ class Process:
     def _reload(self, server: Server, front: Front) -> None:
         self._use_new_settings(server, front)
         if self._serving:
-            self._report(READY)
+            self._control.ready()
 
     def _use_new_settings(self, server: Server, front: Front) -> None:
         try:
@@ -192,7 +169,7 @@ class Process:
         self._log.info("settings reloaded", **({"needs_a_restart": needs} if needs else {}))
 
     def _introduce(self, ready: Ready) -> None:
-        """Say where we listen and what to do next."""
+        """Say where we listen and what to do next. The supervisor says `ready`."""
         addresses = [address_of(each) for each in self._sockets]
         others = {"maps": self._maps_sockets, "metrics": self._metrics_sockets}
         shown = {
@@ -212,10 +189,9 @@ class Process:
         )
         if not self._log.human and not ready.lists:
             self._log.info("no lists yet", to_do=f"{command} list create mylist@example.com")
-        with contextlib.suppress(OSError):  # stderr is full or gone: no reason not to serve
-            if self._log.human:
-                print(hint, file=sys.stderr)
-            print("ready", *addresses, file=sys.stderr, flush=True)
+        if self._log.human:
+            with contextlib.suppress(OSError):  # stderr is full or gone: no reason not to serve
+                print(hint, file=sys.stderr, flush=True)
 
 
 def _command(config: str | None) -> str:
@@ -226,12 +202,18 @@ def _command(config: str | None) -> str:
     return f"{path} --config {config}" if config else str(path)
 
 
-def _start_intake(config: str | None) -> tuple["subprocess.Popen[bytes]", socket.socket]:
+def _start_intake(
+    config: str | None, bell: int | None
+) -> tuple["subprocess.Popen[bytes]", socket.socket]:
     ours, theirs = socket.socketpair()
+    given = [theirs.fileno()]
     command = [sys.executable, "-m", "postroom.service.intake", str(theirs.fileno())]
     if config:
         command += ["--config", config]
-    process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+    if bell is not None:
+        command += ["--bell", str(bell)]
+        given.append(bell)
+    process = subprocess.Popen(command, pass_fds=given, stdin=subprocess.DEVNULL)
     theirs.close()
     return process, ours
 
@@ -244,7 +226,7 @@ def main() -> None:
     except SettingsError as error:
         print(f"postroom: {error}", file=sys.stderr)
         sys.exit(UNFIT)
-    intake, channel = _start_intake(config)
+    intake, channel = _start_intake(config, handed.bell)
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         process = Process(settings, config, Log(settings.log), handed)
         try:
@@ -265,6 +247,7 @@ def _arguments() -> tuple[str | None, Handed]:
         parser.add_argument(kind, type=_socket, action="append", default=[])
     parser.add_argument("--trouble", action="append", default=[], dest="troubles")
     parser.add_argument("--beat", type=float, default=0.0)
+    parser.add_argument("--bell", type=int)
     options = vars(parser.parse_args())
     return options.pop("config"), Handed(**options)
 

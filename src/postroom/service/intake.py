@@ -5,11 +5,13 @@ event loop. It reads whatever the door has sent, commits it as one batch and ans
 Guarantees: those of `spool.intake`; questions are answered before the batch they came with
 is stored. It ends when the door closes the connection, after storing what had been sent.
 Exits 0 then, 1 after an I/O error of the database (never tried again), `UNFIT` when the
-database cannot be used.
+database cannot be used. After a commit that added entries it rings the bell, if it has one,
+that wakes the runners.
 """
 
 import argparse
 import contextlib
+import os
 import select
 import signal
 import socket
@@ -40,7 +42,7 @@ from postroom.service.channel import (
 )
 from postroom.service.journal import journal
 from postroom.service.sockets import UNFIT
-from postroom.spool.intake import Intake, Item, Replies, answers
+from postroom.spool.intake import Intake, Item, Replies, Stored, answers
 from postroom.spool.receipts import most_to_purge, purge_receipts
 from postroom.spool.space import free_space
 from postroom.spool.trouble import Trouble
@@ -58,14 +60,21 @@ PURGE_EVERY = 60.0  # seconds
 class Process:
     """One run of the intake."""
 
-    def __init__(self, store: Store, settings: Settings, log: Log, door: socket.socket) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        log: Log,
+        door: socket.socket,
+        bell: int | None = None,
+    ) -> None:
+        """`bell` is the descriptor, which never blocks, of a pipe."""
         self._store, self._settings, self._log, self._door = store, settings, log, door
+        self._bell = bell
         self._counts = Counts()
         self._survey = Survey(store, self._counts, log)
         self._writer = CountedWriter(Direct(store), settings.site.owner, self._counts)
-        self._intake = Intake(
-            self._writer, self._answer, lambda stored: journal(log, stored), self._trouble
-        )
+        self._intake = Intake(self._writer, self._answer, self._stored, self._trouble)
         self._receipts_kept = settings.store.receipts_kept * 86_400
         self._frames = Frames()
         self._input = memoryview(bytearray(INPUT_OCTETS))
@@ -178,6 +187,12 @@ class Process:
         with contextlib.suppress(OSError):  # the door is gone, and with it those who wait
             self._door.sendall(b"".join(frame(report)))
 
+    def _stored(self, stored: Sequence[Stored]) -> None:
+        if self._bell is not None and any(each.entries for each in stored):
+            with contextlib.suppress(OSError):  # full: it rings already; or nobody is there
+                os.write(self._bell, b"!")
+        journal(self._log, stored)
+
     def _trouble(self, trouble: Trouble, waiting: int) -> None:
         self._log.error(
             "not stored",
@@ -224,6 +239,7 @@ def main() -> None:
     """`python -m postroom.service.intake`, started by the door."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--config")
+    parser.add_argument("--bell", type=int)
     parser.add_argument("door", type=int)
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -236,7 +252,7 @@ def main() -> None:
         print(f"postroom: {error}", file=sys.stderr)
         sys.exit(UNFIT)
     door = socket.socket(fileno=options.door)
-    status = Process(store, settings, Log(settings.log), door).run()
+    status = Process(store, settings, Log(settings.log), door, options.bell).run()
     store.close()
     sys.exit(status)
 

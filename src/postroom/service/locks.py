@@ -1,4 +1,4 @@
-"""Lock files: one supervisor for the path of a socket, one for a SQLite database.
+"""Lock files: one supervisor for the path of a socket, one for a role on a SQLite database.
 
 For: keeping a second one out before it does anything. Guarantees: a lock ends with the
 process that holds it, however that ends, and is passed on to nobody; the file stays, since
@@ -29,22 +29,20 @@ def take_lock(path: str) -> int:
     return lock
 
 
-def lock_database(url: str) -> int | None:
-    """Take the one place of a supervisor beside a SQLite database; None where many may be.
-
-    The directory is made if it is not there. Raises `LockError`.
-    """
+def lock_database(url: str, role: str) -> int | None:
+    """Take the one place of a supervisor that runs `role`, beside a SQLite database; None
+    where many may be. The directory is made if it is not there. Raises `LockError`."""
     path = sqlite_file(url)
     if path is None or (os.path.exists(path) and not os.path.isfile(path)):
         return None  # what is wrong with it is said by who opens it
-    lock = f"{path}.lock"
+    lock = f"{path}.{role}.lock"
     try:
         with contextlib.suppress(FileExistsError):
             os.makedirs(os.path.dirname(path), 0o750)
         return take_lock(lock)
     except BlockingIOError as error:
         raise LockError(
-            f"{path} is served by another postroom, which holds {lock}: "
+            f"{path} is served by another postroom, which runs {role} and holds {lock}: "
             "stop that one first, or set store.url to another database"
         ) from error
     except OSError as error:

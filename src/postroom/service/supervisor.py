@@ -1,11 +1,11 @@
 """The supervisor: starts the processes of postroom and keeps them running.
 
 For: `postroom serve`. It imports little and does nothing but wait. Guarantees: it is the only
-one on its sockets' paths and its SQLite database; the sockets stay bound while a process is
-started again, so clients wait instead of being refused; it never gives up on a process that
-has once served, and its backoff resets; SIGTERM drains, a second one ends at once; SIGHUP
-reloads. systemd is told how things are, and not that all is well when the door hangs. If it
-is killed, its processes drain and end.
+one on its sockets' paths, and for its roles on its SQLite database; the sockets stay bound
+while a process is started again, so clients wait instead of being refused; runners that do
+not come up never stop the door; SIGTERM drains, a second one ends at once; SIGHUP reloads.
+systemd is told how things are, and not that all is well when a process hangs. If it is
+killed, its processes drain and end.
 """
 
 import contextlib
@@ -14,33 +14,21 @@ import resource
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from postroom.base.observe import Log
 from postroom.base.settings import Settings, SettingsError, load
+from postroom.service.child import BEATS, SIGNALS, Child, Role
 from postroom.service.locks import LockError, lock_database
-from postroom.service.sockets import (
-    BEAT,
-    LMTP,
-    READY,
-    UNFIT,
-    BindError,
-    Listener,
-    address_of,
-    bind,
-)
+from postroom.service.sockets import LMTP, BindError, Listener, address_of, bind
 from postroom.service.systemd import Manager, take_sockets
 
-BACKOFF_FIRST, BACKOFF_MOST = 0.1, 30.0  # seconds
-STEADY = 60.0  # seconds after which a process counts as steady and its backoff resets
-STARTING = 60.0  # seconds that a process may take until its event loop runs
+DOOR, RUNNERS = "lmtp", "runners"
+ROLES = (DOOR, RUNNERS)  # in the order in which they are started
 GRACE = 5.0  # seconds beyond the drain limit before a process is killed
-BEATS = 3  # of the door in one interval of the watchdog, so that one may be late
-_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 _STOPS = {signal.SIGTERM, signal.SIGINT}
 
 
@@ -62,129 +50,14 @@ class Listeners(NamedTuple):
             words += ["--trouble", trouble]
         return words
 
-    @property
-    def all(self) -> list[Listener]:
-        """Each of them."""
-        return [*self.lmtp, *self.maps, *self.metrics]
-
-
-class Child:
-    """The `lmtp` process, in whatever incarnation."""
-
-    def __init__(
-        self, config: str | None, listeners: Listeners, log: Log, manager: Manager
-    ) -> None:
-        self._config, self._listeners, self._log = config, listeners, log
-        self._manager = manager
-        self._places = ", ".join(address_of(each.socket) for each in listeners.lmtp)
-        self._stopping = False
-        self._backoff = BACKOFF_FIRST
-        self._started = 0.0
-        self._heard = False  # something from this incarnation
-        self.control: socket.socket | None = None
-        self.served = False
-        self.process: subprocess.Popen[bytes] | None = None
-        self.start_at: float | None = 0.0  # time.monotonic(); None while it runs
-
-    def start(self) -> None:
-        """Start the process; if the system cannot do that now, try again later."""
-        self._started, self.start_at, self._heard = time.monotonic(), None, False
-        try:
-            self._launch()
-        except OSError as error:
-            self._again("lmtp process not started", reason=error.strerror or str(error))
-
-    def _launch(self) -> None:
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "postroom.service.door", "--control", str(theirs.fileno())]
-        command += self._listeners.arguments()
-        if self._config:
-            command += ["--config", self._config]
-        if self._manager.watchdog:
-            command += ["--beat", str(self._manager.watchdog / BEATS)]
-        numbers = [each.socket.fileno() for each in self._listeners.all]
-        # It unblocks them when it can act on them: no early signal is lost, or kills it.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        try:
-            self.process = subprocess.Popen(
-                command,
-                pass_fds=[*numbers, theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # a terminal's Ctrl-C is for the supervisor alone
-                # Else glibc keeps what large messages took (mallopt(3), M_MMAP_THRESHOLD).
-                env={"MALLOC_MMAP_THRESHOLD_": "1048576"} | os.environ,
-            )
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            theirs.close()
-        ours.setblocking(False)
-        self.control = ours
-
-    def signal(self, number: int) -> bool:
-        """Send a signal; False if nothing runs."""
-        if self.process is None or self.process.poll() is not None:
-            return False
-        self.process.send_signal(number)
-        return True
-
-    def stop(self) -> None:
-        """Have it drain and end."""
-        self._stopping = True
-        self.signal(signal.SIGTERM)
-
-    def hear(self) -> None:
-        """Take in what the process has said, and pass on what concerns systemd."""
-        if self.control is None:
-            return
-        said = b""
-        with contextlib.suppress(BlockingIOError, ConnectionResetError):
-            said = self.control.recv(4096)
-            if not said:
-                self.control.close()
-                self.control = None
-        self._heard = self._heard or bool(said)
-        if BEAT in said:
-            self._manager.tell("WATCHDOG=1")
-        if READY in said:
-            self.served = True
-            if not self._stopping:
-                self._manager.tell("READY=1", f"STATUS=serving on {self._places}")
-
-    def excused(self) -> bool:
-        """Whether it need not prove now that it is alive: it is to start, or starting."""
-        return self.process is None or (
-            not self._heard and time.monotonic() < self._started + STARTING
-        )
-
-    def reap(self) -> int | None:
-        """Look whether it ended. Returns the status to end with, or None to go on."""
-        if self.process is None or self.process.poll() is None:
-            return None
-        status = self.process.returncode
-        self.hear()
-        if self.control is not None:
-            self.control.close()
-            self.control = None
-        self.process = None
-        if status == UNFIT and not self.served:
-            return 1  # it has said why
-        if time.monotonic() - self._started >= STEADY:
-            self._backoff = BACKOFF_FIRST
-        self._again("lmtp process ended", status=status)
-        return None
-
-    def _again(self, event: str, **facts: object) -> None:
-        self.start_at = time.monotonic() + self._backoff
-        self._log.error(event, **facts, again_in=self._backoff)
-        self._manager.tell(f"STATUS={event}; starting it again in {self._backoff:g} s")
-        self._backoff = min(self._backoff * 2, BACKOFF_MOST)
+    def descriptors(self) -> list[int]:
+        """What the door is given."""
+        return [each.socket.fileno() for each in (*self.lmtp, *self.maps, *self.metrics)]
 
 
 class Supervisor:
-    """One run of `postroom serve`, once everything is bound. `signals` is what they come on."""
+    """One run of `postroom serve`, once everything is bound. `children` are started in their
+    order; clients reach them at `places`; `signals` is what signals come on."""
 
     def __init__(
         self,
@@ -192,99 +65,174 @@ class Supervisor:
         config: str | None,
         log: Log,
         manager: Manager,
-        child: Child,
+        children: Sequence[Child],
+        places: Sequence[str],
         signals: int,
     ) -> None:
         self._settings, self._config, self._log = settings, config, log
-        self._manager, self._child, self._signals = manager, child, signals
+        self._manager, self._children, self._signals = manager, children, signals
+        self._places = places
+        self._told_ready = False
+        self._known: list[str] = []  # of each process, how it was when we last looked
+        self._reloaded = ""  # what is to be told when those that reload have done it
 
     def run(self, let_go: contextlib.ExitStack) -> int:
         """Serve until stopped; `let_go` is closed when that begins. Returns the exit status."""
-        child = self._child
         while True:
-            if child.start_at is not None and time.monotonic() >= child.start_at:
-                child.start()
-            received = self._wait(child.start_at)
+            for child in self._startable():
+                if child.start_at is not None and time.monotonic() >= child.start_at:
+                    child.start()
+            starts = [each.start_at for each in self._startable() if each.start_at is not None]
+            received = self._wait(min(starts, default=None))
             if received & _STOPS:
                 let_go.close()
                 return self._stop()
             if signal.SIGHUP in received:
                 self._reload()
-            status = child.reap()
-            if status is not None:
-                return status
+            for child in self._children:
+                status = child.reap()
+                if status is not None:
+                    return status
+            self._announce()
+
+    def _startable(self) -> Iterator[Child]:
+        """One after the other, so that what stops all of them is said once, and none opens a
+        database that another is making."""
+        for child in self._children:
+            yield child
+            if not child.served:
+                return
 
     def _wait(self, until: float | None) -> set[int]:
         """Wait for signals, no longer than `until`; returns which came. Meanwhile listen."""
         waits = [] if until is None else [max(0.0, until - time.monotonic())]
         if self._manager.watchdog:
             waits.append(self._manager.watchdog / BEATS)
-            if self._child.excused():
-                self._manager.tell("WATCHDOG=1")
-        sources = [self._signals]
-        if self._child.control is not None:
-            sources.append(self._child.control.fileno())
+            self._feed()
+        sources = [each.control.fileno() for each in self._children if each.control is not None]
+        sources.append(self._signals)
         ready = select.select(sources, [], [], min(waits, default=None))[0]
-        self._child.hear()
+        for child in self._children:
+            child.hear()
         return set(os.read(self._signals, 4096)) if self._signals in ready else set()
 
+    def _feed(self) -> None:
+        """Tell the watchdog that all is well, once each process has shown it."""
+        if all(child.beaten or child.excused() for child in self._children):
+            self._manager.tell("WATCHDOG=1")
+            for child in self._children:
+                child.beaten = False
+
+    def _announce(self) -> None:
+        """Say that all serve, each time they come to; and that settings were reloaded."""
+        now = [child.state for child in self._children]
+        changed, self._known = now != self._known, now
+        # Runners that do not come up are started again and again; mail is taken all the same.
+        come = all(
+            child.serves or (child.failing and not child.role.vital) for child in self._children
+        )
+        if come and changed:
+            self._told_ready, self._reloaded = True, ""
+            with contextlib.suppress(OSError):  # stderr is full or gone: no reason not to serve
+                print("ready", *self._places, file=sys.stderr, flush=True)
+            self._manager.tell("READY=1", f"STATUS={self._status()}")
+        elif self._reloaded and not any(child.reloading for child in self._children):
+            self._manager.tell("READY=1", f"STATUS={self._status() if come else self._reloaded}")
+            self._reloaded = ""
+
+    def _status(self) -> str:
+        status = f"serving on {', '.join(self._places)}" if self._places else "serving the queues"
+        failing = [child.role.name for child in self._children if child.failing]
+        return f"{status}; no {', '.join(failing)} yet, see the log" if failing else status
+
     def _reload(self) -> None:
-        if self._child.served:  # else systemd waits for the first READY=1 still
+        if self._told_ready:  # else systemd waits for the first READY=1 still
             now = time.monotonic_ns() // 1000
             self._manager.tell("RELOADING=1", f"MONOTONIC_USEC={now}")
-        told = "STATUS=settings reloaded"
         try:
             self._settings = load(self._config)
-            waits = self._child.signal(signal.SIGHUP)  # it says READY when it has done it
         except SettingsError as error:
             self._log.error("settings not reloaded, the old ones stay", reason=str(error))
-            told, waits = f"STATUS=settings not reloaded: {error}", False
-        if self._child.served and not waits:
-            self._manager.tell("READY=1", told)
+            if self._told_ready:
+                self._manager.tell("READY=1", f"STATUS=settings not reloaded: {error}")
+            return
+        for child in self._children:
+            child.reload()
+        self._reloaded = "settings reloaded" if self._told_ready else ""
 
     def _stop(self) -> int:
-        """Let the process drain; a second signal, or too long a time, kills it."""
+        """Let the processes drain; a second signal, or too long a time, kills them."""
         self._manager.tell("STOPPING=1", "STATUS=stopping: finishing the messages in hand")
-        process = self._child.process
-        if process is None:
-            return 0
-        self._child.stop()
+        for child in self._children:
+            child.signal(signal.SIGTERM)
         deadline = time.monotonic() + self._settings.service.drain + GRACE
-        while process.poll() is None:
+        while any(child.runs for child in self._children):
             again = self._wait(deadline) & _STOPS
             if again or time.monotonic() >= deadline:
-                reason = "told twice" if again else "did not drain"
-                self._log.error("lmtp process killed", reason=reason)
-                process.kill()
-                process.wait()
+                self._kill("told twice" if again else "did not drain")
                 return 1
-        return 0 if process.returncode == 0 else 1
+        ended = [child.process.returncode for child in self._children if child.process]
+        return 1 if any(ended) else 0
+
+    def _kill(self, reason: str) -> None:
+        for child in self._children:
+            if child.process is not None and child.runs:
+                self._log.error(f"{child.role.name} process killed", reason=reason)
+                child.process.kill()
+                child.process.wait()
 
 
-def run(settings: Settings, config: str | None) -> int:
-    """Serve until stopped; returns the exit status."""
+def run(settings: Settings, config: str | None, only: str | None = None) -> int:
+    """Serve until stopped, in all roles or `only` one; returns the exit status."""
     log = Log(settings.log)
     signals = _catch_signals()
     manager = Manager(os.environ)
     _raise_file_limit()
     with contextlib.ExitStack() as held:
         try:
-            listeners = _listeners(settings, log, held)
+            listeners = _listeners(settings, log, [only] if only else ROLES, held)
+            roles = _roles(listeners, only, held)
         except (BindError, LockError) as error:
             print(f"postroom: {error}", file=sys.stderr)
             manager.tell(f"STATUS={error}")
             return 1
-        child = Child(config, listeners, log, manager)
-        return Supervisor(settings, config, log, manager, child, signals).run(held)
+        children = [Child(role, config, log, manager) for role in roles]
+        places = [address_of(each.socket) for each in listeners.lmtp]
+        supervisor = Supervisor(settings, config, log, manager, children, places, signals)
+        return supervisor.run(held)
 
 
-def _listeners(settings: Settings, log: Log, held: contextlib.ExitStack) -> Listeners:
+def _roles(listeners: Listeners, only: str | None, held: contextlib.ExitStack) -> list[Role]:
+    """What is to run."""
+    door = Role(
+        DOOR, "postroom.service.door", listeners.arguments(), listeners.descriptors(), vital=True
+    )
+    runners = Role(RUNNERS, "postroom.service.runners", vital=only == RUNNERS)
+    if only:
+        return [door if only == DOOR else runners]
+    # The intake writes an octet to it when it has stored something, the runners wake.
+    heard, rung = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    for each in heard, rung:
+        held.callback(os.close, each)
+    return [_with_bell(door, rung), _with_bell(runners, heard)]
+
+
+def _with_bell(role: Role, bell: int) -> Role:
+    return role._replace(
+        arguments=[*role.arguments, "--bell", str(bell)], descriptors=[*role.descriptors, bell]
+    )
+
+
+def _listeners(
+    settings: Settings, log: Log, roles: Sequence[str], held: contextlib.ExitStack
+) -> Listeners:
     """Take all that only one may have; `held` lets go of it. Raises `BindError`, `LockError`."""
-    handed = take_sockets(os.environ)
+    handed = take_sockets(os.environ)  # in any case: they are not for our processes' environment
+    if DOOR not in roles:
+        _lock(settings, roles, held)
+        return Listeners([])
     lmtp = _take_or_bind(handed.get("lmtp"), settings.lmtp.listen, LMTP, settings, held)
-    lock = lock_database(settings.store.url)
-    if lock is not None:
-        held.callback(os.close, lock)
+    _lock(settings, roles, held)
     others: dict[str, list[Listener]] = {}
     troubles: list[str] = []
     for kind, address in ("maps", settings.maps.listen), ("metrics", settings.metrics.listen):
@@ -295,6 +243,13 @@ def _listeners(settings: Settings, log: Log, held: contextlib.ExitStack) -> List
             log.error(f"{kind} not served", reason=str(error))
             troubles.append(f"{kind}: {error}")
     return Listeners(lmtp, **others, troubles=troubles)
+
+
+def _lock(settings: Settings, roles: Sequence[str], held: contextlib.ExitStack) -> None:
+    for role in roles:
+        lock = lock_database(settings.store.url, role)
+        if lock is not None:
+            held.callback(os.close, lock)
 
 
 def _take_or_bind(
@@ -326,6 +281,6 @@ def _catch_signals() -> int:
     """Have signals come as octets, their numbers, on the descriptor that is returned."""
     ours, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
-    for number in _SIGNALS:
+    for number in SIGNALS:
         signal.signal(number, lambda *_: None)
     return ours

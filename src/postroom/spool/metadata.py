@@ -20,8 +20,9 @@ _decode = msgspec.json.Decoder().decode
 IN: Final = "in"
 COMMAND: Final = "command"
 BOUNCES: Final = "bounces"
+HELD: Final = "held"
 SHUNT: Final = "shunt"
-QUEUES: Final = (IN, COMMAND, BOUNCES, "out", "archive", "digest", "news", SHUNT)
+QUEUES: Final = (IN, COMMAND, BOUNCES, "out", "archive", "digest", "news", HELD, SHUNT)
 
 _QUEUE_OF: Final = {
     "": IN,

@@ -1,25 +1,23 @@
-"""Queue operations: claim, finish, retry, shunt, and what operators ask.
+"""Queue operations: claim, finish, retry, shunt.
 
-For: runners and people. Each function works in the caller's transaction, so effects and
-removal are one commit. Guarantees: a claim is a lease with a token, and whoever lost the
-lease can change nothing; entries are claimed in order of due time; a claim is two indexed
-statements, however many entries it takes. `Lost` is raised to a worker whose lease is gone.
+For: runners. Each function works in the caller's transaction, so effects and removal are one
+commit. Guarantees: a claim is a lease with a token, and whoever lost the lease can change
+nothing; entries are claimed in order of due time; a claim is two indexed statements, however
+many entries it takes. `Lost` is raised to a worker whose lease is gone.
 """
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    CTE,
     ColumnElement,
     Connection,
-    LargeBinary,
     Row,
     Select,
-    Text,
     case,
-    cast,
     delete,
     func,
     or_,
@@ -28,17 +26,14 @@ from sqlalchemy import (
 )
 
 from postroom.mail.message import with_mail_from
+from postroom.spool.messages import METADATA, RAW, SENDER, free_messages, lock_messages
 from postroom.spool.metadata import SHUNT, Metadata, decode, encode
-from postroom.store.schema import entry, mailing_list, message
+from postroom.store.schema import entry, message
 
 LONGEST_WAIT = 7 * 86_400.0  # seconds; no retry is set later than this
 LONGEST_LEASE = 3_600.0  # seconds; no lease ends later than this
 SKEW = 60.0  # seconds that the clocks of two workers may differ
 NO_MESSAGE = "its message is not in the database: restore a backup, or delete the entry"
-
-# A SQLite file that somebody wrote to by hand may hold text for octets, or octets for text.
-_RAW = cast(message.c.raw, LargeBinary)
-_SENDER, _METADATA = cast(message.c.sender, Text), cast(entry.c.metadata, Text)
 
 
 class Lost(Exception):
@@ -47,23 +42,6 @@ class Lost(Exception):
 
 class QueueError(Exception):
     """It cannot be done; `str()` says why and what to do."""
-
-
-class Entry(NamedTuple):
-    """An entry as listings show it; `message` is the row id, times in seconds."""
-
-    id: int
-    queue: str
-    list: str | None
-    sender: str
-    size: int
-    received_at: float
-    attempts: int
-    available_at: float
-    lease_until: float | None
-    last_error: str | None
-    metadata: str
-    message: int
 
 
 class Claim(NamedTuple):
@@ -83,25 +61,42 @@ class Claim(NamedTuple):
         return with_mail_from(self.raw, self.sender)
 
 
+def is_due(connection: Connection, queue: str) -> bool:
+    """Whether there is something to claim; a look that takes no lock."""
+    due = entry.c.queue == queue, entry.c.available_at <= time.time(), entry.c.lease.is_(None)
+    return connection.execute(select(entry.c.id).where(*due).limit(1)).first() is not None
+
+
 def claim(
-    connection: Connection, queue: str, limit: int, lease_for: float, now: float | None = None
+    connection: Connection,
+    queue: str,
+    limit: int,
+    lease_for: float,
+    now: float | None = None,
+    octets: int | None = None,
 ) -> list[Claim]:
     """Take up to `limit` due entries for `lease_for` seconds. The attempt counts from here,
-    so that an entry that kills its worker is counted too."""
+    so that an entry that kills its worker is counted too.
+
+    With `octets` their messages have no more than that in all, but there is at least one; and
+    an entry that was tried before comes alone, so that one that kills its worker has no
+    company the second time.
+    """
     now = time.time() if now is None else now
     lease = secrets.token_hex(8)
     due = (
-        select(entry.c.id)
+        select(entry.c.id, entry.c.available_at, entry.c.attempts, entry.c.message)
         .where(entry.c.queue == queue, entry.c.available_at <= now, entry.c.lease.is_(None))
         .order_by(entry.c.available_at, entry.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer anyway
         .cte("due")  # so that PostgreSQL never runs it twice, for more than `limit`
     )
+    chosen = select(due.c.id) if octets is None else _batch(due, octets)
     until = now + min(lease_for, LONGEST_LEASE)
     connection.execute(
         update(entry)
-        .where(entry.c.id.in_(select(due.c.id)))
+        .where(entry.c.id.in_(chosen))
         .values(lease=lease, lease_until=until, attempts=entry.c.attempts + 1)
     )
     rows = connection.execute(
@@ -110,9 +105,9 @@ def claim(
             entry.c.message,
             entry.c.list,
             entry.c.attempts,
-            _METADATA.label("metadata"),
-            _SENDER.label("sender"),
-            _RAW.label("raw"),
+            METADATA.label("metadata"),
+            SENDER.label("sender"),
+            RAW.label("raw"),
         )
         .join(message, message.c.id == entry.c.message, isouter=True)
         .where(entry.c.lease == lease)
@@ -126,6 +121,25 @@ def claim(
             # Quarantined, so that the rest flows.
             _shunt(connection, [row.id], lease, str(error))
     return claims
+
+
+def _batch(due: CTE, octets: int) -> Select[int]:
+    """Those of the due entries that may be claimed together."""
+    order = (due.c.available_at, due.c.id)
+    size = func.coalesce(message.c.size, 0)
+    tried = case((due.c.attempts > 0, 1), else_=0)
+    ranked = (
+        select(
+            due.c.id,
+            func.row_number().over(order_by=order).label("place"),
+            (func.sum(size).over(order_by=order) - size).label("before"),
+            func.sum(tried).over(order_by=order).label("tried"),
+        )
+        .join_from(due, message, message.c.id == due.c.message, isouter=True)
+        .subquery("ranked")
+    )
+    together = (ranked.c.before + 1 <= octets) & (ranked.c.tried == 0)
+    return select(ranked.c.id).where(or_(ranked.c.place == 1, together))
 
 
 def _claimed(row: Row[Any], lease: str) -> Claim:
@@ -151,12 +165,12 @@ def _claimed(row: Row[Any], lease: str) -> Claim:
 def finish(connection: Connection, claims: Sequence[Claim]) -> None:
     """Remove entries that are done, and messages that no entry needs any more."""
     messages = sorted({each.message for each in claims})
-    _lock(connection, messages)
+    lock_messages(connection, messages)
     for lease in {each.lease for each in claims}:
         own = [each.id for each in claims if each.lease == lease]
         ours = entry.c.id.in_(own) & (entry.c.lease == lease)
         _fenced(connection.execute(delete(entry).where(ours)).rowcount, len(own))
-    _free(connection, messages)
+    free_messages(connection, messages)
 
 
 def retry(connection: Connection, held: Claim, delay: float, error: str) -> None:
@@ -177,19 +191,43 @@ def retry(connection: Connection, held: Claim, delay: float, error: str) -> None
 
 def give_back(connection: Connection, held: Claim) -> None:
     """Give an entry back untouched: it is due at once and the attempt does not count."""
-    _fenced(
-        connection.execute(
-            update(entry)
-            .where(entry.c.id == held.id, entry.c.lease == held.lease)
-            .values(
-                lease=None,
-                lease_until=None,
-                available_at=_no_later_than(time.time()),
-                attempts=entry.c.attempts - 1,
-            )
-        ).rowcount,
-        1,
-    )
+    _give_back(connection, held, available_at=_no_later_than(time.time()))
+
+
+def put_off(connection: Connection, held: Claim, delay: float, reason: str | None) -> None:
+    """Give an entry back that has more to do in `delay` seconds; the attempt does not count."""
+    now = time.time()
+    due = now + min(delay, LONGEST_WAIT)
+    _give_back(connection, held, available_at=due, last_error=reason, retried_at=now)
+
+
+def _give_back(connection: Connection, held: Claim, **values: object) -> None:
+    ours = (entry.c.id == held.id) & (entry.c.lease == held.lease)
+    values |= {"lease": None, "lease_until": None, "attempts": entry.c.attempts - 1}
+    _fenced(connection.execute(update(entry).where(ours).values(values)).rowcount, 1)
+
+
+def release(connection: Connection, name: str) -> int:
+    """Free all entries of a queue, for one who knows that nobody else works on it; returns how
+    many."""
+    leased = (entry.c.queue == name) & entry.c.lease.is_not(None)
+    values = {"lease": None, "lease_until": None, "available_at": _no_later_than(time.time())}
+    return connection.execute(update(entry).where(leased).values(values)).rowcount
+
+
+def renew(connection: Connection, claims: Sequence[Claim], lease_for: float) -> list[Claim]:
+    """Hold on to entries for `lease_for` seconds from now; returns those still ours."""
+    until = time.time() + min(lease_for, LONGEST_LEASE)
+    kept = []
+    for lease in {each.lease for each in claims}:
+        own = [each for each in claims if each.lease == lease]
+        ours = entry.c.id.in_([each.id for each in own]) & (entry.c.lease == lease)
+        changed = connection.execute(update(entry).where(ours).values(lease_until=until)).rowcount
+        if changed != len(own):
+            there = set(connection.scalars(select(entry.c.id).where(ours)))
+            own = [each for each in own if each.id in there]
+        kept += own
+    return kept
 
 
 def shunt(connection: Connection, held: Claim, traceback: str) -> None:
@@ -221,7 +259,7 @@ def mend(connection: Connection, queue: str, now: float | None = None) -> int:
             entry.c.available_at > now,
             entry.c.lease.is_(None),
             or_(
-                entry.c.attempts == 0,
+                entry.c.retried_at.is_(None),
                 entry.c.retried_at > now + SKEW,
                 entry.c.available_at > now + LONGEST_WAIT,
             ),
@@ -229,109 +267,6 @@ def mend(connection: Connection, queue: str, now: float | None = None) -> int:
         .values(available_at=now)
     ).rowcount
     return freed + held_up
-
-
-# What operators ask
-
-
-def entries(
-    connection: Connection, queue: str | None = None, limit: int = 100, octets: int = 0
-) -> Iterator[tuple[Entry, bytes]]:
-    """The first `limit` entries of a queue, or of all, oldest first, each with the first
-    `octets` of its message; one statement, read as they are consumed."""
-    statement = _entries().add_columns(_beginning(octets))
-    statement = statement.order_by(entry.c.id).limit(limit)
-    if queue is not None:
-        statement = statement.where(entry.c.queue == queue)
-    for row in connection.execute(statement.execution_options(yield_per=100)):
-        yield Entry._make(row[:-1]), bytes(row[-1] or b"")
-
-
-def find(connection: Connection, number: int) -> Entry | None:
-    """One entry."""
-    row = connection.execute(_entries().where(entry.c.id == number)).first()
-    return Entry._make(row) if row else None
-
-
-def raw_of(connection: Connection, number: int) -> bytes:
-    """The message of an entry as received. Raises `QueueError` if it is not there."""
-    raw = _of_message(connection, number, _RAW)
-    if raw is None:
-        raise QueueError(NO_MESSAGE)
-    return raw
-
-
-def headers_of(connection: Connection, number: int, octets: int = 65_536) -> bytes:
-    """The first octets of the message of an entry: enough to show it, whatever its size;
-    empty if it is not there."""
-    return _of_message(connection, number, _beginning(octets)) or b""
-
-
-def _of_message(connection: Connection, number: int, what: ColumnElement[bytes]) -> bytes | None:
-    found = select(what).join_from(entry, message, message.c.id == entry.c.message)
-    raw = connection.execute(found.where(entry.c.id == number)).scalar()
-    return None if raw is None else bytes(raw)
-
-
-def _beginning(octets: int) -> ColumnElement[bytes]:
-    return func.substr(_RAW, 1, octets, type_=LargeBinary)
-
-
-def requeue(connection: Connection, number: int) -> None:
-    """Make an entry due now, with no attempts counted; one in `shunt` goes back where it
-    came from. Raises `QueueError`."""
-    found = _in_nobodys_hands(connection, number)
-    values: dict[str, object] = {"available_at": time.time(), "attempts": 0, "last_error": None}
-    if connection.scalar(select(message.c.id).where(message.c.id == found.message)) is None:
-        raise QueueError(NO_MESSAGE)
-    if found.queue == SHUNT:
-        facts = _facts(found.metadata)
-        if "unreadable" in facts or "shunted_from" not in facts:
-            raise QueueError("its metadata cannot be read: save it with `show --raw`, then delete")
-        if "listname" in facts and found.list is None:
-            raise QueueError(f"list {facts['listname']} was removed: it has nowhere to go")
-        values["queue"] = facts.pop("shunted_from")
-        values["metadata"] = encode(facts)
-    connection.execute(update(entry).where(entry.c.id == number).values(values))
-
-
-def remove(connection: Connection, number: int) -> None:
-    """Delete an entry for good. Raises `QueueError`."""
-    found = _in_nobodys_hands(connection, number)
-    _lock(connection, [found.message])
-    connection.execute(delete(entry).where(entry.c.id == number))
-    _free(connection, [found.message])
-
-
-def _in_nobodys_hands(connection: Connection, number: int) -> Entry:
-    connection.execute(select(entry.c.id).where(entry.c.id == number).with_for_update())
-    found = find(connection, number)
-    if found is None:
-        raise QueueError("there is no such entry: `postroom queue ls` shows those there are")
-    if found.lease_until is not None:
-        raise QueueError("a runner is working on it: try again in a moment")
-    return found
-
-
-def _entries() -> Select[Any]:
-    return (
-        select(
-            entry.c.id,
-            entry.c.queue,
-            cast(mailing_list.c.posting_address, Text),
-            func.coalesce(_SENDER, ""),
-            func.coalesce(message.c.size, 0),
-            func.coalesce(message.c.received_at, entry.c.available_at),
-            entry.c.attempts,
-            entry.c.available_at,
-            entry.c.lease_until,
-            cast(entry.c.last_error, Text),
-            _METADATA,
-            entry.c.message,
-        )
-        .join_from(entry, message, message.c.id == entry.c.message, isouter=True)
-        .join(mailing_list, mailing_list.c.id == entry.c.list, isouter=True)
-    )
 
 
 def _shunt(connection: Connection, numbers: Sequence[int], lease: str, reason: str) -> int:
@@ -343,10 +278,10 @@ def set_aside(connection: Connection, which: ColumnElement[bool], reason: str) -
     """Move the entries that meet a condition to `shunt`, which remembers where they were;
     returns how many."""
     # Locked, so that the condition still holds when they are moved.
-    chosen = select(entry.c.id, entry.c.queue, _METADATA).where(which).with_for_update()
+    chosen = select(entry.c.id, entry.c.queue, METADATA).where(which).with_for_update()
     found = connection.execute(chosen).all()
     for number, queue, text in found:
-        facts = _facts(text)
+        facts = facts_of(text)
         facts["shunted_from"] = facts.get("shunted_from", queue)
         connection.execute(
             update(entry)
@@ -367,22 +302,12 @@ def _no_later_than(now: float) -> ColumnElement[float]:
     return case((entry.c.available_at > now, now), else_=entry.c.available_at)
 
 
-def _facts(text: str) -> Metadata:
+def facts_of(text: str) -> Metadata:
+    """An entry's metadata; what cannot be read is kept as it is."""
     try:
         return decode(text)
     except ValueError:
         return {"unreadable": text}
-
-
-def _lock(connection: Connection, messages: Sequence[int]) -> None:
-    """So that of two who remove the last two entries of a message one sees that it is last."""
-    which = select(message.c.id).where(message.c.id.in_(messages)).order_by(message.c.id)
-    connection.execute(which.with_for_update())
-
-
-def _free(connection: Connection, messages: Sequence[int]) -> None:
-    needed = select(entry.c.id).where(entry.c.message == message.c.id).exists()
-    connection.execute(delete(message).where(message.c.id.in_(messages), ~needed))
 
 
 def _fenced(changed: int, expected: int) -> None:

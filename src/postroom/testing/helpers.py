@@ -20,9 +20,9 @@ class TestableMaster:
     __test__ = False  # pytest: the name is the field's, this is no test
 
     def start(self, *roles: str) -> None:
-        """Start the given roles ('lmtp'), all if none is given; returns when they serve."""
-        for role in roles or ("lmtp",):
-            site.current().start("--only", role)
+        """Start the given roles ('lmtp', 'runners'), all if none is given; returns when they
+        serve. Without 'runners' mail stays in its queues."""
+        site.current().start(roles=roles or ("lmtp", "runners"))
 
     def stop(self) -> None:
         """Stop the server and throw the site away."""

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from sqlalchemy import Connection, RootTransaction
@@ -71,26 +72,28 @@ class Site:
             raise SiteError("the server is not running")
         return self._server.pid
 
-    def start(self, *arguments: str) -> None:
-        """Start `postroom serve` and wait until it accepts."""
+    def start(self, *arguments: str, roles: Sequence[str] = ("lmtp",)) -> None:
+        """Start `postroom serve` and wait until it serves. Without the role "runners" accepted
+        mail stays in its queues."""
         if self._server is not None:
             raise SiteError("the server is running already")
+        only = ["--only", *roles] if len(roles) == 1 else []
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "postroom", "serve", *arguments],
+            [sys.executable, "-m", "postroom", "serve", *only, *arguments],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             bufsize=0,  # what stands after the line that we look for is for the log
         )
-        ready: list[str] = []
+        ready: list[str] | None = None
         assert self._server.stderr is not None
         with self.log.open("ab") as log:
             for line in self._server.stderr:
                 log.write(line)
-                if line.startswith(b"ready "):
+                if line.split()[:1] == [b"ready"]:
                     ready = line.decode().split()[1:]
                     break
-        if not ready:
+        if ready is None:
             self._server.wait()
             self._server.stderr.close()
             self._server = None

@@ -62,10 +62,12 @@ class Buckets:
 
 
 class Depth(Struct, frozen=True):
-    """A queue: its entries, and when the oldest came (seconds since the epoch)."""
+    """A queue: its entries, when the oldest came, and since when one is due that no runner has
+    taken, None if there is no such entry. Times in seconds since the epoch."""
 
     entries: int
     oldest: float | None
+    due: float | None = None
 
 
 class Tally(Struct, frozen=True):

@@ -1,12 +1,14 @@
 """Is the server well? One judgement for /healthz, /metrics and people.
 
 For: whoever has to act, a program or a person. Guarantees: failing means that no mail can be
-stored now; degraded means that some is put off or will be soon, or that a service beside the
-door is not there; each says why and what to look at. Pure.
+stored now; degraded means that some is put off or will be soon, that accepted mail goes no
+further, or that a service beside the door is not there; each says why and what to look at. Pure.
 """
 
 from typing import Final, NamedTuple
 
+from postroom.spool.metadata import IN
+from postroom.spool.orders import OUT
 from postroom.spool.space import fits
 from postroom.watch.figures import Status
 
@@ -16,6 +18,8 @@ FAILING: Final = "failing"
 STATES: Final = (OK, DEGRADED, FAILING)
 PATIENCE: Final = 2.0  # seconds that the intake has to answer
 CROWDED: Final = 0.9  # of the connections that are let in
+SERVED: Final = (IN, OUT)  # the queues that have a runner
+OVERDUE: Final = 300.0  # seconds that an entry may be due there and not taken
 
 
 class Health(NamedTuple):
@@ -62,7 +66,22 @@ def _degraded(status: Status) -> list[str]:
         )
     if status.memory.waiting:
         reasons.append(f"{status.memory.waiting} messages wait for memory (lmtp.memory_budget)")
+    reasons += _overdue(status)
     reasons += [f"nobody listens on {name}: the log says why" for name in status.unbound]
+    return reasons
+
+
+def _overdue(status: Status) -> list[str]:
+    queues = (status.tally and status.tally.queues) or {}
+    reasons = []
+    for name in SERVED:
+        since = queues[name].due if name in queues else None
+        if since is not None and status.time - since > OVERDUE:
+            reasons.append(
+                f"mail in queue {name} is due for {(status.time - since) / 60:.0f} minutes and no "
+                "runner takes it: is `postroom serve` running with its runners? See the log and "
+                f"`postroom queue ls {name}`"
+            )
     return reasons
 
 

@@ -135,9 +135,21 @@ def _queues(tally: Tally, now: float) -> Iterator[Metric]:
         for name, depth in tally.queues.items()
         if depth.oldest is not None
     }
+    due = {
+        name: max(0.0, now - depth.due)
+        for name, depth in tally.queues.items()
+        if depth.due is not None
+    }
     yield _labelled(Gauge, "queue_entries", "Entries in a queue.", "queue", depths)
     yield _labelled(
         Gauge, "queue_oldest_seconds", "Age of the oldest entry of a queue.", "queue", ages
+    )
+    yield _labelled(
+        Gauge,
+        "queue_due_seconds",
+        "How long an entry of a queue is due that no runner takes.",
+        "queue",
+        due,
     )
 
 

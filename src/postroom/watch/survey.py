@@ -1,9 +1,9 @@
 """Looks at the database for those who watch, from a thread of its own.
 
-For: the depths of the queues, and whether a database that failed is well again, which on an
-idle site no mail would show. Guarantees: the intake never waits for it; it takes a twentieth
-of the time at most, with tens of millions of entries too; it writes only after a commit
-failed. What it cannot find out is None; the log says so once.
+For: the depths of the queues, whether their runners take what is due, and whether a database
+that failed is well again, which on an idle site no mail would show. Guarantees: the intake
+never waits for it; it takes a twentieth of the time at most, with tens of millions of entries
+too; it writes only after a commit failed. What it cannot find out is None; the log says so once.
 """
 
 import contextlib
@@ -13,8 +13,8 @@ import time
 from sqlalchemy import update
 
 from postroom.base.observe import Log
-from postroom.spool.depth import depths
-from postroom.spool.metadata import QUEUES
+from postroom.spool.depth import depths, due_since
+from postroom.spool.metadata import HELD, QUEUES, SHUNT
 from postroom.store.engine import Store, version_table
 from postroom.watch.counts import Counts
 from postroom.watch.figures import Depth
@@ -22,6 +22,7 @@ from postroom.watch.figures import Depth
 EVERY = 10.0  # seconds
 SHARE = 20  # times as long as one look took, the next one waits
 MOST = 60.0  # seconds that it waits
+_FOR_RUNNERS = tuple(name for name in QUEUES if name not in (HELD, SHUNT))
 
 
 class Survey:
@@ -49,7 +50,7 @@ class Survey:
         """Count the queues."""
         try:
             with self._store.read() as connection:
-                found = depths(connection)
+                found, due = depths(connection), due_since(connection, _FOR_RUNNERS)
         except Exception as error:
             if not self._blind:
                 self._log.warning("queues not counted", reason=" ".join(str(error).split()))
@@ -57,7 +58,11 @@ class Survey:
             return
         self._blind = False
         names = dict.fromkeys([*QUEUES, *sorted(found)])
-        self.queues = {name: Depth(*found.get(name, (0, None))) for name in names}
+        queues = {}
+        for name in names:
+            entries, oldest = found.get(name, (0, None))
+            queues[name] = Depth(entries, oldest, due.get(name))
+        self.queues = queues
 
     def recover(self) -> None:
         """Try a commit that changes nothing, and is flushed to disk like any other."""

@@ -1,0 +1,287 @@
+"""What `bench.post` measured: figures, verdicts and tables. Pure.
+
+For: turning rounds into ratios, and ratios into tables for a terminal and for a page.
+Guarantees: medians of interleaved rounds are compared, never single runs; a ratio that cannot
+be had is None.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bench.figures import Summary, ratio, reached
+from bench.tables import Table
+
+PEER_TARGET, PEER_GOAL = 15.0, 30.0  # times the peer's rate, at PEER_MEMBERS
+PEER_MEMBERS = 5_000
+MEMORY_TARGET = 200e6  # octets, at LARGE
+LARGE = 100_000
+DOOR_TARGET = 0.5  # of the door's rate, while a large post goes out
+SMALL_TARGET = 10.0  # seconds until a post to a small list is delivered meanwhile: "seconds"
+
+
+@dataclass(frozen=True)
+class Posts:
+    """Posts to so many members. `rate` is recipients a second from the beginning of the LMTP
+    session to the last recipient, `wire` the same from the first transaction to the last one;
+    `transactions` are of one post; `memory` in octets is the runners', where it was looked at."""
+
+    name: str
+    members: int
+    rate: Summary
+    wire: Summary | None
+    seconds: Summary
+    transactions: Summary
+    memory: Summary | None = None
+
+
+@dataclass(frozen=True)
+class Statements:
+    """What a post to so many members took in SQL, by shape; `idle` shapes left out."""
+
+    members: int
+    transactions: int
+    shapes: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.shapes.values())
+
+
+@dataclass(frozen=True)
+class Beside:
+    """While a post to `members` goes out: messages a second at the door, and seconds until a
+    post to a list of `small` is delivered; each alone and beside it."""
+
+    members: int
+    small: int
+    door_alone: Summary
+    door: Summary
+    door_ratio: float | None
+    small_alone: Summary
+    small_beside: Summary
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything of one run; what was not measured is None."""
+
+    machine: Mapping[str, object]
+    plan: Mapping[str, object]
+    posts: list[Posts] | None = None
+    statements: list[Statements] | None = None
+    beside: Beside | None = None
+    configuration: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+def times(posts: Sequence[Posts], ours: str, peer: str) -> dict[tuple[str, int], float | None]:
+    """How many times the peer's rate each of ours is, by name and members."""
+    theirs = {each.members: each.rate.median for each in posts if each.name == peer}
+    return {
+        (each.name, each.members): ratio(each.rate.median, theirs[each.members])
+        for each in posts
+        if each.name.startswith(ours) and each.members in theirs
+    }
+
+
+def grown(rows: Sequence[Statements]) -> Counter[str]:
+    """The shapes of which the largest post took more than the smallest, and how many more."""
+    least, most = (pick(rows, key=lambda row: row.members) for pick in (min, max))
+    return Counter(
+        {
+            shape: more
+            for shape, number in most.shapes.items()
+            if (more := number - least.shapes.get(shape, 0)) > 0
+        }
+    )
+
+
+def tables(results: Results, ours: str, peer: str) -> list[Table]:
+    """A table for each part that was measured."""
+    made = []
+    if results.posts:
+        made += [posts_table(results.posts, ours, peer), sizes_table(results.posts, ours)]
+    if results.statements:
+        made.append(statements_table(results.statements))
+    if results.beside:
+        made.append(beside_table(results.beside))
+    return made
+
+
+def posts_table(posts: Sequence[Posts], ours: str, peer: str) -> Table:
+    """postroom beside its peer."""
+    found = times(posts, ours, peer)
+    rows = []
+    for each in sorted(posts, key=lambda each: each.members):
+        value = found.get((each.name, each.members))
+        judged = each.name == ours and each.members == PEER_MEMBERS
+        rows.append(
+            (
+                f"{each.members:,}",
+                each.name,
+                "" if value is None else f"{value:.1f}",
+                _peer_verdict(value) if judged else "",
+                *_summary(each.rate),
+                f"{each.seconds.median:.3f}",
+                f"{each.wire.median:,.0f}" if each.wire else "",
+                f"{each.transactions.median:,.0f}",
+            )
+        )
+    return Table(
+        "A post to its readers",
+        (
+            "members",
+            "server",
+            f"times {peer}",
+            "target",
+            "recipients/s",
+            "least",
+            "most",
+            "seconds",
+            "on the wire",
+            "transactions",
+        ),
+        tuple(rows),
+        (
+            "recipients/s: from the beginning of the LMTP session that hands the post over until "
+            "smtp-sink has the last recipient. On the wire: recipients/s from the first "
+            "transaction to the last one.",
+            f"Targets for the ratio: {PEER_TARGET:g}, and {PEER_GOAL:g} as the goal.",
+        ),
+    )
+
+
+def _peer_verdict(value: float | None) -> str:
+    if value is None:
+        return ""
+    for least, word in (PEER_GOAL, "goal met"), (PEER_TARGET, "met"):
+        if value >= least:
+            return f"{least:g} {word}"
+    return f"{PEER_TARGET:g} MISSED"
+
+
+def sizes_table(posts: Sequence[Posts], ours: str) -> Table:
+    """postroom by number of members."""
+    own = sorted(
+        (each for each in posts if each.name.startswith(ours)),
+        key=lambda each: (each.name, each.members),
+    )
+    base = {each.name: each.rate.median for each in own if each.members == PEER_MEMBERS}
+    rows = []
+    for each in own:
+        value = ratio(each.rate.median, base.get(each.name, 0.0))
+        peak = each.memory.most if each.memory else None
+        met = None if peak is None or each.members < LARGE else peak <= MEMORY_TARGET
+        rows.append(
+            (
+                f"{each.members:,}",
+                each.name,
+                "" if value is None else f"{value:.2f}",
+                f"{each.rate.median:,.0f}",
+                f"{each.seconds.median:.3f}",
+                "" if peak is None else f"{peak / 1e6:.0f}",
+                "" if met is None else _verdict(f"{MEMORY_TARGET / 1e6:.0f}", met),
+            )
+        )
+    return Table(
+        "By number of members",
+        (
+            "members",
+            "server",
+            f"rate to that at {PEER_MEMBERS:,}",
+            "recipients/s",
+            "seconds",
+            "memory, MB",
+            "at most",
+        ),
+        tuple(rows),
+        ("Memory: the highest resident size (VmHWM) of the runners process in any round.",),
+    )
+
+
+def statements_table(rows: Sequence[Statements]) -> Table:
+    """What a post takes in SQL."""
+    rows = sorted(rows, key=lambda row: row.members)
+    more = grown(rows)
+    transactions = rows[-1].transactions - rows[0].transactions
+    return Table(
+        "Statements of a post",
+        ("members", "transactions", "statements", "of these, commits", "that do not grow"),
+        tuple(
+            (
+                f"{row.members:,}",
+                f"{row.transactions:,}",
+                f"{row.total:,}",
+                f"{row.shapes.get('COMMIT', 0):,}",
+                f"{sum(n for shape, n in row.shapes.items() if shape not in more):,}",
+            )
+            for row in rows
+        ),
+        (
+            "As SQLite ran them in the runners process, a row of many as a statement each; "
+            "without those that it runs while idle, too.",
+            *(
+                f"{number / transactions:.2f} more for each transaction more: {shape}"
+                for shape, number in more.most_common()
+                if transactions
+            ),
+        ),
+    )
+
+
+def beside_table(beside: Beside) -> Table:
+    """What others notice of a large post."""
+    late = reached(SMALL_TARGET, beside.small_beside.most)
+    small = ratio(beside.small_beside.median, beside.small_alone.median)
+    return Table(
+        f"While a post to {beside.members:,} members goes out",
+        ("", "beside it to alone", "target", "alone", "beside it", "least", "most"),
+        (
+            (
+                "the door, messages/s",
+                "" if beside.door_ratio is None else f"{beside.door_ratio:.2f}",
+                ""
+                if beside.door_ratio is None
+                else _verdict(f"{DOOR_TARGET:g}", beside.door_ratio >= DOOR_TARGET),
+                f"{beside.door_alone.median:,.0f}",
+                *_summary(beside.door),
+            ),
+            (
+                f"a post to {beside.small:,} members delivered, seconds",
+                "" if small is None else f"{small:.1f}",
+                _verdict(f"at most {SMALL_TARGET:g}", bool(late)),
+                f"{beside.small_alone.median:.3f}",
+                *_summary(beside.small_beside, 3),
+            ),
+        ),
+        (
+            "The door: 4,000-octet messages over 10 sessions to an address whose queue is not "
+            "served, so that only the door and the post are at work.",
+        ),
+    )
+
+
+def _summary(values: Summary, digits: int = 0) -> tuple[str, str, str]:
+    return (
+        f"{values.median:,.{digits}f}",
+        f"{values.least:,.{digits}f}",
+        f"{values.most:,.{digits}f}",
+    )
+
+
+def _verdict(target: str, met: bool) -> str:
+    return f"{target} {'met' if met else 'MISSED'}"
+
+
+def markdown(table: Table) -> str:
+    """A table for a page."""
+    lines = [f"### {table.title}", ""]
+    lines += [_line(table.columns), _line(["---"] * len(table.columns))]
+    lines += [_line(row) for row in table.rows]
+    return "\n".join([*lines, "", *(f"{note}\n" for note in table.notes)])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -1,0 +1,134 @@
+"""postroom with members, delivering into a sink; what its runners process takes and asks.
+
+For: a post's way through, end to end, as a user would set it up: by the command line, and by
+`postroom serve`. Guarantees: the runners process is found by what it runs; its statements are
+those that SQLite itself saw. Fails with `Skip` and `LoadError`, which say what went wrong.
+"""
+
+import contextlib
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from bench import process
+from bench.load import LoadError
+from bench.process import Skip
+from bench.servers import POSTROOM, Postroom, Server
+
+NAME, DEFAULT = "postroom", "postroom, VERP share 0.1"
+CONFIGURATION = (
+    f"{NAME}: `postroom serve` with SQLite and delivery.verp_share=0; {DEFAULT!r} is the same "
+    "with its default, a tenth of the members in transactions of their own, since smtp-sink "
+    "offers no XVERP. Both with their defaults otherwise: up to 8 connections and 500 "
+    "recipients a transaction; DMARC mitigation is off, as the peer's is."
+)
+RUNNERS = "postroom.service.runners"
+OUR_QUEUES = ("in", "out")  # that a post goes through
+SETTLE_LIMIT = 60.0  # seconds after the last recipient until nothing is left to do
+LOOK = 0.1  # seconds between looks
+TRACES = Path(__file__).with_name("post_trace")
+
+
+class Site(Postroom):
+    """A postroom that delivers into a sink. With `trace` its statements are written there."""
+
+    def __init__(
+        self, directory: Path, sink_port: int, verp: bool, trace: Path | None = None
+    ) -> None:
+        settings = {"SMTP__HOST": f"127.0.0.1:{sink_port}"}
+        if not verp:
+            settings["DELIVERY__VERP_SHARE"] = "0"
+        watched = {"PYTHONPATH": str(TRACES), "POST_TRACE": str(trace)} if trace else {}
+        super().__init__(directory, watched, settings)
+
+    def create(self, lists: Mapping[str, Sequence[str]]) -> None:
+        """Make lists with their members."""
+        self.create_lists(lists)
+        for address, members in lists.items():
+            self._command("member", "add", address, "-", text="".join(f"{m}\n" for m in members))
+            self._command("list", "set", address, "dmarc.mitigation=none")
+
+    @contextlib.contextmanager
+    def serve(self, name: str = NAME) -> Iterator[Server]:
+        """Run `postroom serve`, in all its roles."""
+        environment = self._environment | self._preload
+        with process.running(
+            [*POSTROOM, "serve"], self.log, self.directory, environment
+        ) as running:
+            yield Server(name, process.await_ready(running, self.log), running.pid)
+
+    def settle(self) -> None:
+        """Wait until no post is on its way. Raises `LoadError`."""
+        deadline = time.monotonic() + SETTLE_LIMIT
+        while left := self._depths():
+            if time.monotonic() > deadline:
+                raise LoadError(f"still in postroom's queues: {left}; see {self.log}")
+            time.sleep(LOOK)
+
+    def _depths(self) -> dict[str, int]:
+        stats = json.loads(self._command("queue", "stats", "--json"))
+        return {
+            each["queue"]: each["depth"]
+            for each in stats
+            if each["queue"] in OUR_QUEUES and each["depth"]
+        }
+
+
+def runners_of(root: int) -> int:
+    """The process id of the runners of a server. Raises `Skip`."""
+    for pid in process.tree(root):
+        with contextlib.suppress(OSError):
+            if RUNNERS in Path(f"/proc/{pid}/cmdline").read_text().split("\0"):
+                return pid
+    raise Skip("postroom has no runners process")
+
+
+@contextlib.contextmanager
+def peak(pid: int) -> Iterator[list[int]]:
+    """The most memory that a process has while the block lasts, in octets (VmHWM); the one
+    element afterwards. Raises `Skip` if the system does not allow to begin anew."""
+    found: list[int] = []
+    try:
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # proc(5): resets VmHWM
+    except OSError as error:
+        raise Skip(f"peak memory cannot be measured: {error}") from error
+    yield found
+    found.append(process.memory(pid).high)
+
+
+# Statements
+
+_VALUES = re.compile(r"x?'(?:[^']|'')*'|\b\d+(?:\.\d+)?(?:e[+-]?\d+)?\b|\bNULL\b", re.IGNORECASE)
+_SHOWN = 160  # characters of a shape
+TRANSACTIONS = ("BEGIN", "BEGIN IMMEDIATE", "ROLLBACK", "SAVEPOINT", "RELEASE")
+
+
+def shape(statement: str) -> str:
+    """A statement without its values."""
+    return re.sub(r"\?(?:, ?\?)+", "?", _VALUES.sub("?", statement))[:_SHOWN].strip()
+
+
+class Trace:
+    """What a trace tells, piece by piece."""
+
+    def __init__(self, trace: Path) -> None:
+        self._trace, self._seen = trace, 0
+
+    def idle(self, seconds: float) -> Counter[str]:
+        """What is run while nothing is to be done."""
+        self.since()
+        time.sleep(seconds)
+        return self.since()
+
+    def since(self) -> Counter[str]:
+        """The shapes of what was run since the last call, COMMIT included; what else begins
+        and ends transactions is left out."""
+        with self._trace.open("rb") as trace:
+            trace.seek(self._seen)
+            octets = trace.read()
+        self._seen += len(octets)
+        lines = octets.decode(errors="replace").splitlines()
+        return Counter(shape(each) for each in lines if not each.startswith(TRANSACTIONS))

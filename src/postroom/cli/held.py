@@ -1,0 +1,333 @@
+"""`postroom held`.
+
+For: moderators with a shell. Guarantees: each decision is one transaction with its notice and
+its step, and the ids that one call names are decided on together or not at all; whoever decides
+second is told that it was done. What a stranger wrote cannot steer a terminal.
+"""
+
+import getpass
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import click
+from sqlalchemy import Connection
+
+from postroom.base.observe import Log
+from postroom.base.settings import Settings
+from postroom.cli.common import Options, example, safe, word
+from postroom.cli.database import opened
+from postroom.cli.output import (
+    duration,
+    json_option,
+    local,
+    print_array,
+    print_facts,
+    print_object,
+    print_table,
+    utc,
+)
+from postroom.cli.queues import ALL, SHOWN, entry_argument, entry_id
+from postroom.lists.registry import find_list
+from postroom.lists.roster import same_address
+from postroom.notices.letters import House
+from postroom.notices.render import Templates
+from postroom.notices.telling import tell_rejected
+from postroom.posting.reading import read
+from postroom.spool import held as spool
+from postroom.spool import ids, steps
+from postroom.spool.handing import hand_on
+from postroom.spool.held import Found, Held
+from postroom.spool.queue import QueueError
+from postroom.store.engine import Store
+
+# Posts of one transaction, when all of a list are decided on: the door must not wait long.
+CHUNK = 50
+REFUSED = "A moderator of the list decided so."
+
+Decide = Callable[[Connection, int], tuple[Held, str]]
+
+
+class Chosen(NamedTuple):
+    """Which posts: those with these ids, or all of a list that fit."""
+
+    numbers: tuple[int, ...]
+    address: str | None
+    author: str | None
+    reason: str | None
+    yes: bool
+
+
+def _choosing(command: Callable[..., None]) -> Callable[..., None]:
+    """The arguments that say which posts."""
+    for add in reversed(
+        (
+            click.argument("numbers", type=entry_id, nargs=-1, metavar="[ID]..."),
+            click.option("--all", "address", metavar="LIST", type=word, help="All of this list."),
+            click.option(
+                "--from", "author", metavar="ADDRESS", type=word, help="With --all: by this author."
+            ),
+            click.option(
+                "--held-for", metavar="CODE", type=word, help="With --all: held for this reason."
+            ),
+            click.option("--yes", is_flag=True, help="With --all: do not ask."),
+        )
+    ):
+        command = add(command)
+    return command
+
+
+@click.group(epilog=example("postroom held ls", "postroom held accept 0326c1a2b4000001"))
+def held() -> None:
+    """Posts that wait for a moderator."""
+
+
+@held.command(
+    "ls", epilog=example("postroom held ls", "postroom held ls mylist@example.com --json")
+)
+@click.argument("address", required=False, type=word, metavar="[LIST]")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"Show the N oldest; else {SHOWN}, with --json all.",
+)
+@json_option
+@click.pass_obj
+def list_posts(options: Options, address: str | None, limit: int | None, as_json: bool) -> None:
+    """Show held posts, oldest first, of one list or of all."""
+    most = limit or (ALL if as_json else SHOWN)
+    with opened(options) as store, store.read() as connection:
+        key = find_list(connection, address).key if address else None
+        found = spool.held(connection, key, most)
+        if as_json:
+            print_array(_facts(each.post) for each in found)
+            return
+        posts = [each.post for each in found]
+    if not posts:
+        click.echo("No post waits for a moderator.")
+        return
+    now = time.time()
+    print_table(
+        ("ID", "LIST", "FROM", "SUBJECT", "HELD", "WHY"),
+        (
+            (
+                ids.show(each.id),
+                each.list,
+                _author(each),
+                each.subject,
+                duration(max(0.0, now - each.held_at)),
+                each.reason,
+            )
+            for each in posts
+        ),
+        whole=("ID", "HELD"),
+    )
+    if len(posts) == most:
+        click.echo(f"The {most} oldest; --limit N shows more.", err=True)
+
+
+@held.command(epilog=example("postroom held show 0326c1a2b4000001"))
+@entry_argument
+@json_option
+@click.pass_obj
+def show(options: Options, number: int, as_json: bool) -> None:
+    """Show one held post: who, why, and where its text begins."""
+    with opened(options) as store, store.read() as connection:
+        found = spool.find_held(connection, number)
+    post, lines = found.post, read(found.head, found.post.sender).first_lines
+    if as_json:
+        print_object(_facts(post) | {"beginning": list(lines)})
+        return
+    print_facts(
+        {
+            "id": ids.show(post.id),
+            "list": post.list,
+            "from": _author(post),
+            "sender": post.sender or "<>",
+            "subject": post.subject or "(no subject)",
+            "message-id": post.message_id or None,
+            "size": f"{post.size} octets",
+            "received": local(post.received_at),
+            "held": local(post.held_at),
+            "why": f"{post.sentence} ({post.reason})",
+        }
+    )
+    click.echo()
+    for line in lines:
+        click.echo(f"  {safe(line)}")
+    click.echo(f"\n`{options.command(f'queue show {ids.show(post.id)}')} --raw` writes all of it.")
+
+
+@held.command(
+    epilog=example(
+        "postroom held accept 0326c1a2b4000001",
+        "postroom held accept --all mylist@example.com --from anne@example.org",
+    )
+)
+@_choosing
+@click.pass_obj
+def accept(options: Options, /, **chosen: Any) -> None:
+    """Let posts go out to their list."""
+    by = _who()
+
+    def decide(connection: Connection, number: int) -> tuple[Held, str]:
+        return spool.accept(connection, number, by).post, ""
+
+    _decide(options, "accept", "accepted", _chosen(chosen), decide, by)
+
+
+@held.command(
+    epilog=example(
+        'postroom held reject 0326c1a2b4000001 --reason "Please write to help@example.com."',
+        "postroom held reject --all mylist@example.com --held-for nonmember",
+    )
+)
+@_choosing
+@click.option("--reason", metavar="TEXT", type=word, help="What the author is told.")
+@click.pass_obj
+def reject(options: Options, /, reason: str | None, **chosen: Any) -> None:
+    """Remove posts, and tell their authors.
+
+    Programs and addresses that nobody reads are not told.
+    """
+    house = _house(options.settings())
+    new_id = ids.IdMaker()
+
+    def decide(connection: Connection, number: int) -> tuple[Held, str]:
+        found = spool.discard(connection, number)
+        return found.post, _tell(connection, house, new_id, found, reason or REFUSED)
+
+    _decide(options, "reject", "rejected", _chosen(chosen), decide, _who())
+
+
+@held.command(epilog=example("postroom held discard 0326c1a2b4000001"))
+@_choosing
+@click.pass_obj
+def discard(options: Options, /, **chosen: Any) -> None:
+    """Remove posts without a word: the mail is gone."""
+
+    def decide(connection: Connection, number: int) -> tuple[Held, str]:
+        return spool.discard(connection, number).post, ""
+
+    _decide(options, "discard", "discarded", _chosen(chosen), decide, _who())
+
+
+def _chosen(given: dict[str, Any]) -> Chosen:
+    numbers = tuple(sorted(set(given["numbers"])))  # in one order, whoever else decides
+    chosen = Chosen(numbers, given["address"], given["author"], given["held_for"], given["yes"])
+    if bool(chosen.numbers) == bool(chosen.address):
+        raise click.UsageError("give either ids or --all LIST: `held ls` shows the ids")
+    if chosen.numbers and (chosen.author or chosen.reason):
+        raise click.UsageError("--from and --held-for choose among --all LIST")
+    return chosen
+
+
+def _decide(
+    options: Options, verb: str, done: str, chosen: Chosen, decide: Decide, by: str
+) -> None:
+    """Decide on all that were chosen, and say so."""
+    with opened(options) as store:
+        numbers = chosen.numbers
+        if chosen.address:
+            with store.read() as connection:
+                numbers = tuple(_fitting(connection, chosen))
+            if not numbers:
+                click.echo("No held post fits.")
+                return
+            if not chosen.yes:
+                what = f"{len(numbers)} post{'s' * (len(numbers) > 1)} to {safe(chosen.address)}"
+                click.confirm(f"{verb.capitalize()} {what}?", abort=True)
+        gone = 0
+        for some in _chunks(numbers) if chosen.address else [numbers]:
+            said = _together(store, some, decide, f"{done} by a moderator", by, chosen)
+            for line in said:
+                click.echo(f"{done} {line}")
+            gone += len(some) - len(said)
+    if gone:
+        click.echo(f"{gone} others could not be: somebody else decided, or `held show` says why")
+
+
+def _together(
+    store: Store, numbers: Sequence[int], decide: Decide, what: str, by: str, chosen: Chosen
+) -> list[str]:
+    """Decide on some posts in one transaction; returns a line about each. Of all the posts of a
+    list those that cannot be decided on are left out."""
+    new_id = ids.IdMaker()
+    lines, written = [], []
+    with store.begin() as connection:
+        for number in numbers:
+            try:
+                post, note = decide(connection, number)
+            except QueueError:
+                if chosen.numbers:
+                    raise
+                continue
+            facts = {"entry": ids.show(number), "by": by}
+            written.append(steps.Step(post.message_id, time.time(), post.list, what, facts))
+            lines.append(safe(f"{ids.show(number)} from {_author(post)}{note}"))
+        steps.write(connection, new_id, written)
+    return lines
+
+
+def _fitting(connection: Connection, chosen: Chosen) -> Iterator[int]:
+    """The posts of a list that fit, oldest first."""
+    wanted = same_address(chosen.author) if chosen.author else None
+    for post, _ in spool.held(connection, find_list(connection, chosen.address or "").key):
+        by = {same_address(post.author), same_address(post.sender)}
+        if (wanted is None or wanted in by) and chosen.reason in (None, post.reason):
+            yield post.id
+
+
+def _chunks(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    for first in range(0, len(numbers), CHUNK):
+        yield numbers[first : first + CHUNK]
+
+
+def _tell(
+    connection: Connection, house: House, new_id: ids.IdMaker, found: Found, reason: str
+) -> str:
+    """Tell the author of a post that it was rejected; returns what became of that."""
+    post, head = found
+    of = find_list(connection, post.list)
+    automatic = read(head, post.sender).automatic
+    told = tell_rejected(
+        connection, house, of, post, head, reason, automatic, time.time(), every=0.0
+    )
+    if isinstance(told, str):
+        return f"; the author is not told: {told}"
+    hand_on(connection, new_id, [told])
+    return "; the author is told"
+
+
+def _house(settings: Settings) -> House:
+    templates = Templates(settings.notices.templates, Log(settings.log))
+    return House(templates, settings.site.hostname, settings.site.owner, ids.IdMaker())
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        return f"user {os.getuid()}"
+
+
+def _author(post: Held) -> str:
+    return post.author or post.sender or "<>"
+
+
+def _facts(post: Held) -> dict[str, Any]:
+    return {
+        "id": ids.show(post.id),
+        "list": post.list,
+        "author": post.author,
+        "sender": post.sender,
+        "subject": post.subject,
+        "message_id": post.message_id,
+        "size": post.size,
+        "received_at": utc(post.received_at),
+        "held_at": utc(post.held_at),
+        "reason": post.reason,
+        "sentence": post.sentence,
+    }

@@ -1,0 +1,143 @@
+"""A post on its way out: which recipients come next.
+
+For: the courier, which has several under way and gives each its turn. Guarantees: recipients
+come in the order of domains, a window of them in memory; each is in one batch at a time; those
+of a domain that must wait are passed over, and come in a later pass. Knows no I/O.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from postroom.delivery.destinations import Destinations, domain_of
+from postroom.delivery.ledger import Row
+from postroom.delivery.transaction import Prepared
+from postroom.delivery.verp import is_chosen
+from postroom.spool.orders import Order
+from postroom.spool.queue import Claim
+
+WINDOW = 2000  # recipients that are read at once
+LOW = 1000  # and when there are fewer, it is time to read more
+
+
+class Batch(NamedTuple):
+    """Recipients of one transaction. `single` is True if it is meant for that one alone;
+    `domain` is set where it counts towards the limits of one."""
+
+    rows: Sequence[Row]
+    single: bool
+    domain: str = ""
+
+
+class Active:
+    """One post under way. `created_at` is in seconds since the epoch, `not_before` as of
+    time.monotonic()."""
+
+    def __init__(
+        self,
+        held: Claim,
+        order: Order,
+        created_at: float,
+        content: Prepared,
+        single: Callable[[str], bytes] | None,
+        share: float,
+    ) -> None:
+        """`single` makes the message for one recipient, where each has one of their own; `share`
+        is that of the recipients who are sent to singly for VERP."""
+        self.held, self.order, self.created_at = held, order, created_at
+        self.content, self.single = content, single
+        self._share = 1.0 if order.personal else share if order.verp else 0.0
+        self._together: deque[Row] = deque()
+        self._singles: deque[Row] = deque()
+        self.cursor = 0
+        self.complete = False  # all that are due in this pass have been read
+        self.reading = False
+        self.in_hand = 0  # batches
+        self.failures = 0  # transactions in a row that came to nothing
+        self.not_before = 0.0
+        self.waiting: set[str] = set()  # domains that are passed over in this pass
+
+    @property
+    def rows(self) -> int:
+        """How many recipients are in memory and in nobody's hands."""
+        return len(self._together) + len(self._singles)
+
+    def batches(self, limit: int) -> int:
+        """About how many transactions of up to `limit` recipients those in memory make."""
+        return -(-len(self._together) // limit) + len(self._singles)
+
+    @property
+    def wants_rows(self) -> bool:
+        """Whether it is time to read more of them."""
+        return not self.complete and not self.reading and self.rows < LOW
+
+    @property
+    def passed(self) -> bool:
+        """Whether this pass is over."""
+        return self.complete and not self.reading and not self.rows and not self.in_hand
+
+    def again(self, not_before: float) -> None:
+        """Begin another pass, at that time."""
+        self.cursor, self.complete, self.not_before = 0, False, not_before
+        self.waiting.clear()
+
+    def read(self, rows: Sequence[Row], wanted: int) -> None:
+        """Take in recipients who are due; fewer than `wanted` are the last of this pass."""
+        share, number = self._share, self.held.id
+        for row in rows:
+            if not row.there:
+                continue
+            if share >= 1.0 or is_chosen(row.member, number, share):
+                self._singles.append(row)
+            else:
+                self._together.append(row)
+        self.complete = len(rows) < wanted
+        if rows:
+            self.cursor = rows[-1].n
+
+    def put_back(self, rows: Sequence[Row], single: bool) -> None:
+        """Recipients of a transaction that came to nothing: they come first again."""
+        (self._singles if single else self._together).extendleft(reversed(rows))
+
+    def take(self, limit: int, xverp: bool, destinations: Destinations, now: float) -> Batch | None:
+        """The recipients of the next transaction, None if nobody is to be sent to now. With
+        `xverp` the mail server makes the sender of each, so nobody needs their own."""
+        together = xverp and not self.order.personal
+        for source in self._together, self._singles:
+            single = source is self._singles and not together
+            batch = self._from(source, 1 if single else limit, destinations, now)
+            if batch:
+                domain = domain_of(batch[0].email) if destinations else ""
+                if not (domain and destinations.limited(domain)):
+                    domain = ""
+                self.in_hand += 1
+                return Batch(batch, single, domain)
+        return None
+
+    def _from(
+        self, source: deque[Row], limit: int, destinations: Destinations, now: float
+    ) -> list[Row]:
+        if not destinations:
+            return [source.popleft() for _ in range(min(limit, len(source)))]
+        while source:
+            domain = domain_of(source[0].email)
+            if not destinations.limited(domain):
+                return self._unlimited(source, limit, destinations)
+            room = min(limit, destinations.room(domain, now))
+            if room > 0:
+                batch: list[Row] = []
+                while source and len(batch) < room and domain_of(source[0].email) == domain:
+                    batch.append(source.popleft())
+                return batch
+            self.waiting.add(domain)
+            while source and domain_of(source[0].email) == domain:
+                source.popleft()  # still pending in the ledger
+        return []
+
+    def _unlimited(self, source: deque[Row], limit: int, destinations: Destinations) -> list[Row]:
+        batch: list[Row] = []
+        while source and len(batch) < limit:
+            if destinations.limited(domain_of(source[0].email)):
+                break
+            batch.append(source.popleft())
+        return batch

@@ -1,0 +1,344 @@
+"""The ledger: what became of each recipient of each post.
+
+For: delivery's memory. Guarantees: recipients are expanded by one statement, whatever their
+number, in the order of domains, exactly once (the post's row says so); what a transaction
+achieved is one row for it and one statement for those it reached; a recipient who was reached
+is never pending again. Works in the caller's transaction; fails with the database's errors.
+"""
+
+import time
+from collections.abc import Collection, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+from sqlalchemy import (
+    ARRAY,
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Integer,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    literal,
+    literal_column,
+    not_,
+    or_,
+    select,
+    update,
+)
+
+from postroom.delivery.policy import About
+from postroom.mail.address import fold
+from postroom.spool.handing import Handed
+from postroom.spool.ids import IdMaker
+from postroom.spool.metadata import BOUNCES, VERSION
+from postroom.spool.orders import Order
+from postroom.spool.queue import Claim
+from postroom.store.schema import address, delivery, member, message, post, transmission
+
+# States of a recipient. Numbers are stored.
+PENDING: Final = 0  # to be sent when it is due
+SENT: Final = 1  # the mail server took it
+REFUSED: Final = 2  # the mail server refused it for good, or its time ran out
+GONE: Final = 3  # left the list, or wants no mail, before it was sent
+STATES: Final = ("pending", "sent", "refused", "gone")
+
+EXPIRED: Final = "not delivered in time"
+
+
+class Row(NamedTuple):
+    """A recipient whose turn it is. `member` is None for an address the order names; `there`
+    says that the member still wants it; `attempts` are those that the mail server answered."""
+
+    n: int
+    email: str
+    member: int | None
+    attempts: int
+    there: bool
+
+
+class Told(NamedTuple):
+    """What the mail server said of one recipient. `again_at` is when it is tried again; None if
+    it is refused for good, and then `about` says whether that was about the recipient, the
+    message or us."""
+
+    n: int
+    email: str
+    member: int | None
+    reply: str
+    again_at: float | None
+    about: About = "message"
+
+
+class Record(NamedTuple):
+    """One transaction with a mail server ("" for none): those it `reached`, by number, in
+    order; what others were `told`. `reply` is the last one to all of them."""
+
+    server: str
+    at: float
+    reply: str
+    reached: Sequence[int]
+    told: Sequence[Told] = ()
+
+
+class Expanded(NamedTuple):
+    """A post as it begins: when its message was made (seconds since the epoch), and whether its
+    recipients were expanded just now."""
+
+    created_at: float
+    recipients: int
+    new: bool
+
+
+def expand(connection: Connection, held: Claim, order: Order) -> Expanded:
+    """Make a row for each recipient of a post, unless that was done."""
+    known = select(post.c.created_at, post.c.recipients).where(post.c.id == held.id)
+    found = connection.execute(known).first()
+    if found is not None:
+        return Expanded(found.created_at, found.recipients, new=False)
+    if order.kind == "post":
+        number = _expand_members(connection, held, order)
+    else:
+        number = _expand_named(connection, held, order)
+    made = select(message.c.received_at).where(message.c.id == held.message)
+    created_at = float(connection.execute(made).scalar_one())
+    row = {
+        "id": held.id,
+        "list": held.list_key,
+        "message_id": order.message_id,
+        "created_at": created_at,
+        "recipients": number,
+    }
+    connection.execute(insert(post).values(row))
+    return Expanded(created_at, number, new=True)
+
+
+def _expand_members(connection: Connection, held: Claim, order: Order) -> int:
+    chosen = (
+        select(
+            literal(held.id),
+            func.row_number().over(order_by=(address.c.domain, address.c.id)),
+            member.c.id,
+            address.c.email,
+            literal(PENDING),
+            literal(0),
+            literal(0.0),
+        )
+        .join_from(member, address, address.c.id == member.c.address)
+        .where(member.c.list == held.list_key, member.c.role == "member", _WANTS_MAIL)
+    )
+    if order.authors:
+        own = and_(member.c.own_posts == 0, address.c.folded.in_(order.authors))
+        chosen = chosen.where(not_(own))
+    if order.named:
+        again = and_(member.c.duplicates == 0, address.c.folded.in_(order.named))
+        chosen = chosen.where(not_(again))
+    columns = ["post", "n", "member", "email", "state", "attempts", "next_at"]
+    return connection.execute(insert(delivery).from_select(columns, chosen)).rowcount
+
+
+_WANTS_MAIL = member.c.delivery == "on"
+
+
+def _expand_named(connection: Connection, held: Claim, order: Order) -> int:
+    emails = sorted(set(order.recipients), key=lambda email: fold(email.rpartition("@")[2]))
+    rows = [
+        {
+            "post": held.id,
+            "n": n,
+            "email": email,
+            "state": PENDING,
+            "attempts": 0,
+            "next_at": 0.0,
+        }
+        for n, email in enumerate(emails, 1)
+    ]
+    if rows:
+        connection.execute(insert(delivery), rows)
+    return len(rows)
+
+
+def due(
+    connection: Connection,
+    number: int,
+    after: int,
+    limit: int,
+    without: Collection[str] = (),
+) -> list[Row]:
+    """Up to `limit` recipients of a post who are due, in order, from beyond `after`; none of the
+    domains in `without` (folded)."""
+    there = or_(
+        delivery.c.member.is_(None),
+        select(member.c.id)
+        .where(member.c.id == delivery.c.member, _WANTS_MAIL, member.c.role == "member")
+        .exists(),
+    )
+    wanted = (
+        select(
+            delivery.c.n,
+            delivery.c.email,
+            delivery.c.member,
+            delivery.c.attempts,
+            case((there, 1), else_=0).label("there"),
+        )
+        .where(
+            delivery.c.post == number,
+            delivery.c.n > after,
+            delivery.c.state == PENDING,
+            delivery.c.next_at <= time.time(),
+        )
+        .order_by(delivery.c.n)
+        .limit(limit)
+    )
+    for domain in sorted(without):
+        wanted = wanted.where(not_(delivery.c.email.iendswith(f"@{domain}", autoescape=True)))
+    return [
+        Row(n, email, who, tries, bool(there))
+        for n, email, who, tries, there in connection.execute(wanted)
+    ]
+
+
+def leave_out(connection: Connection, number: int, numbers: Sequence[int]) -> None:
+    """These members left before their turn came."""
+    if numbers:
+        where = (delivery.c.post == number) & _among(connection, numbers) & _STILL
+        connection.execute(update(delivery).where(where).values(state=GONE, next_at=None))
+
+
+_STILL = delivery.c.state == PENDING
+
+
+def record(connection: Connection, ids: IdMaker, number: int, records: Sequence[Record]) -> None:
+    """Write down what transactions of a post achieved."""
+    numbered = [(ids(), each) for each in records]
+    rows = [
+        {
+            "id": own,
+            "post": number,
+            "at": each.at,
+            "server": each.server,
+            "recipients": len(each.reached) + len(each.told),
+            "reply": each.reply,
+        }
+        for own, each in numbered
+    ]
+    connection.execute(insert(transmission), rows)
+    for own, each in numbered:
+        if each.reached:
+            where = (delivery.c.post == number) & _among(connection, each.reached) & _STILL
+            values = {"state": SENT, "transmission": own, "next_at": None}
+            reached = update(delivery).where(where).values(values)
+            connection.execute(reached.values(attempts=delivery.c.attempts + 1))
+    told = [(own, one) for own, each in numbered for one in each.told]
+    if told:
+        _tell(connection, number, told)
+
+
+def _tell(connection: Connection, number: int, told: Sequence[tuple[int, Told]]) -> None:
+    connection.execute(
+        update(delivery)
+        .where(delivery.c.post == number, delivery.c.n == bindparam("which"), _STILL)
+        .values(
+            state=bindparam("becomes"),
+            attempts=delivery.c.attempts + 1,
+            next_at=bindparam("again"),
+            transmission=bindparam("by"),
+            reply=bindparam("said"),
+        ),
+        [
+            {
+                "which": one.n,
+                "becomes": REFUSED if one.again_at is None else PENDING,
+                "again": one.again_at,
+                "by": by,
+                "said": one.reply,
+            }
+            for by, one in told
+        ],
+    )
+
+
+def expire(connection: Connection, ids: IdMaker, number: int, limit: int) -> list[Told]:
+    """Give up on up to `limit` recipients who are still pending, due or not; returns them."""
+    columns = (delivery.c.n, delivery.c.email, delivery.c.member, delivery.c.reply)
+    late = select(*columns).where(delivery.c.post == number, _STILL).limit(limit)
+    told = [
+        Told(row.n, row.email, row.member, f"{EXPIRED}; last: {row.reply or 'no answer'}", None)
+        for row in connection.execute(late)
+    ]
+    if told:
+        record(connection, ids, number, [Record("", time.time(), EXPIRED, (), told)])
+    return told
+
+
+def bounce(held: Claim, order: Order, refused: Sequence[Told]) -> Handed:
+    """The entry for the queue `bounces` that tells of members who were refused for good; one
+    for all that one commit found. It shares the post's message."""
+    facts = {
+        "event": "refused",
+        "listname": held.metadata.get("listname", ""),
+        "version": VERSION,
+        "message_id": order.message_id,
+        "refused": [
+            {
+                "email": each.email,
+                "member": each.member,
+                "reply": each.reply,
+                "about": each.about,
+            }
+            for each in refused
+        ],
+    }
+    return Handed(BOUNCES, held.list_key, facts, held.message)
+
+
+def next_due(connection: Connection, number: int) -> float | None:
+    """When the next recipient of a post is due (seconds since the epoch); None if nobody is
+    pending."""
+    pending = select(func.min(delivery.c.next_at)).where(delivery.c.post == number, _STILL)
+    return connection.execute(pending).scalar()
+
+
+def counts(connection: Connection, number: int) -> dict[str, int]:
+    """How many recipients of a post are in each state that there is."""
+    found = select(delivery.c.state, func.count()).where(delivery.c.post == number)
+    rows = connection.execute(found.group_by(delivery.c.state))
+    return {STATES[state]: many for state, many in rows}
+
+
+def done(connection: Connection, number: int) -> None:
+    """Nobody is pending any more."""
+    connection.execute(update(post).where(post.c.id == number).values(done_at=time.time()))
+
+
+def purge(connection: Connection, older_than: float, most: int) -> int:
+    """Forget one post that was done before `older_than`, or `most` of its rows; returns how many
+    rows were forgotten, 0 if there is no such post."""
+    old = select(post.c.id).where(post.c.done_at < older_than).order_by(post.c.id).limit(1)
+    number = connection.execute(old).scalar()
+    if number is None:
+        return 0
+    some = select(delivery.c.n).where(delivery.c.post == number).order_by(delivery.c.n).limit(most)
+    last = connection.execute(select(func.max(some.subquery().c.n))).scalar()
+    if last is not None:
+        rows = (delivery.c.post == number) & (delivery.c.n <= last)
+        return connection.execute(delete(delivery).where(rows)).rowcount
+    connection.execute(delete(transmission).where(transmission.c.post == number))
+    return connection.execute(delete(post).where(post.c.id == number)).rowcount
+
+
+def _among(connection: Connection, numbers: Sequence[int]) -> ColumnElement[bool]:
+    """That `n` is one of these: one statement, however many, and the same text each time."""
+    first, last = numbers[0], numbers[-1]
+    if last - first + 1 == len(numbers):
+        return delivery.c.n.between(first, last)
+    if connection.dialect.name == "sqlite":
+        every: BindParameter[str] = bindparam(
+            "numbers", msgspec.json.encode(list(numbers)).decode()
+        )
+        return delivery.c.n.in_(select(literal_column("value")).select_from(func.json_each(every)))
+    return delivery.c.n == func.any(bindparam("numbers", list(numbers), ARRAY(Integer)))

@@ -1,0 +1,102 @@
+"""Keys: what this site signs, so that it can tell its own links and tokens from forged ones.
+
+For: the unsubscribe link of a post (RFC 8058), and the token by which an owner or moderator
+approves a post by mail. Guarantees: without the site's secret neither can be made; each is
+bound to its purpose, to one list (by its list-id, which never changes) and to one address, and
+is compared in constant time; neither needs the database to be read. A wrong one is told from a
+right one by the value returned: nothing raises but the database.
+
+Formats. MAC is HMAC-SHA256 over PURPOSE NUL LIST-ID NUL ADDRESS, the address in the form of
+`roster.same_address`; neither purpose nor list-id can hold NUL.
+
+- unsubscribe token: base64url(ADDRESS) "." base64url(the first 16 octets of MAC), unpadded
+- moderator token: base32(the first 10 octets of MAC), in groups of four with hyphens
+  between, as in ABCD-EFGH-IJKL-MNOP; read in any case, hyphens and blanks ignored
+
+Tokens do not expire: they end with the membership, which whoever reads them must look up.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+from typing import Final
+
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from postroom.lists.roster import same_address
+from postroom.store.schema import secret as secrets_table
+
+SECRET_SIZE: Final = 32  # octets
+LONGEST: Final = 1024  # characters of a token that is looked at
+_NAME: Final = "site"
+_UNSUBSCRIBE: Final = b"unsubscribe"
+_MODERATOR: Final = b"moderator"
+
+
+def site_secret(connection: Connection) -> bytes:
+    """The site's secret; made the first time, so a writing transaction is needed until then."""
+    known = select(secrets_table.c.value).where(secrets_table.c.name == _NAME)
+    found = connection.scalar(known)
+    if found is None:
+        insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+        made = insert(secrets_table).values(name=_NAME, value=secrets.token_bytes(SECRET_SIZE))
+        connection.execute(made.on_conflict_do_nothing())
+        found = connection.scalar(known)  # another one may have been first
+        assert found is not None
+    return bytes(found)
+
+
+def unsubscribe_token(secret: bytes, list_id: str, email: str) -> str:
+    """A token that lets its holder take this address off the list. Pure."""
+    folded = same_address(email)
+    return f"{_web(folded.encode())}.{_web(_unsubscribe_mac(secret, list_id, folded))}"
+
+
+def read_unsubscribe_token(secret: bytes, list_id: str, token: str) -> str | None:
+    """The address (folded) that an unsubscribe token was made for; None if it is not ours for
+    this list. Pure; any text will do."""
+    if len(token) > LONGEST:
+        return None
+    text = token.partition(".")[0]
+    try:
+        email = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        return None
+    # Compared as text, so that there is one spelling of a token.
+    wanted = f"{_web(email.encode())}.{_web(_unsubscribe_mac(secret, list_id, email))}"
+    return email if _same(wanted, token) else None
+
+
+def moderator_token(secret: bytes, list_id: str, email: str) -> str:
+    """The token by which this owner or moderator approves posts to the list. Pure."""
+    mac = _mac(secret, _MODERATOR, list_id, same_address(email))
+    text = base64.b32encode(mac[:10]).decode()
+    return "-".join(text[first : first + 4] for first in range(0, len(text), 4))
+
+
+def is_moderator_token(secret: bytes, list_id: str, email: str, token: str) -> bool:
+    """Whether this is that owner's or moderator's token. Pure; any text will do."""
+    if len(token) > LONGEST:
+        return False
+    plain = "".join(token.replace("-", " ").split()).upper()
+    return _same(moderator_token(secret, list_id, email).replace("-", ""), plain)
+
+
+def _unsubscribe_mac(secret: bytes, list_id: str, folded: str) -> bytes:
+    return _mac(secret, _UNSUBSCRIBE, list_id, folded)[:16]
+
+
+def _mac(secret: bytes, purpose: bytes, list_id: str, folded: str) -> bytes:
+    text = b"\0".join((purpose, list_id.encode(), folded.encode()))
+    return hmac.new(secret, text, hashlib.sha256).digest()
+
+
+def _web(octets: bytes) -> str:
+    return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
+
+
+def _same(wanted: str, given: str) -> bool:
+    return hmac.compare_digest(wanted.encode(), given.encode("utf-8", "surrogatepass"))

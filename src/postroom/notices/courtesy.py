@@ -1,0 +1,152 @@
+"""Courtesy: who may be answered at all, and how often somebody may be told.
+
+For: every automatic answer (RFC 3834). Guarantees: nothing that a program sent is answered, nor
+anybody who would answer back; of two who ask at once whether somebody may be told, one is told
+yes. The look-ups of how often work in the caller's transaction, on SQLite and PostgreSQL, and
+fail with the database's errors.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, and_, delete, func, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from postroom.lists.endpoint import Endpoint
+from postroom.lists.registry import MailingList
+from postroom.lists.roster import same_address
+from postroom.lists.routing import route
+from postroom.lists.settings import ListSettings
+from postroom.mail.address import AddressError, fold, parse_mailbox
+from postroom.spool.metadata import HELD
+from postroom.store.schema import entry, mailing_list, notified
+
+DAY: Final = 86_400.0
+HELD_EVERY: Final = DAY  # seconds between two notices to an author that a post waits
+# A rejected post is lost to its author if nobody says so: often, but no loop can live on it.
+REJECTED_EVERY: Final = 600.0
+OWNERS: Final = ""  # stands for a list's owners and moderators
+TELL_HELD: Final = "held"
+TELL_REJECTED: Final = "rejected"
+KEPT: Final = 30 * DAY  # longer than any interval
+
+_NO_PERSON = re.compile(
+    r"mailer-daemon|mail-daemon|postmaster|owner-.*|.*-(?:owner|request|bounces?)"
+    r"|.*-bounces?[+=].*|(?:no|do[-_.]?not)[-_.]?reply.*|.*[-_.]no-?reply|bounces?[+-].*|listserv"
+    r"|majordomo|autoresponder|nobody",
+    re.DOTALL,
+)
+
+
+def unanswerable(sender: str, automatic: bool, ours: bool) -> str:
+    """Why the sender of an envelope gets no automatic answer, "" if it may get one (RFC 3834 2).
+
+    `automatic` is whether the message looks like sent by a program, `ours` whether the address
+    is one of our own endpoints. Pure.
+    """
+    if not sender:
+        return "the null sender is never answered"
+    if automatic:
+        return "a program sent it"
+    if ours:
+        return "the sender is an address of this site's lists"
+    try:
+        box, _ = parse_mailbox(sender)
+    except AddressError as error:
+        return f"the sender cannot be answered ({error})"
+    if not box.domain:
+        return "the sender has no domain"
+    if _NO_PERSON.fullmatch(fold(box.local)):
+        return "the sender is no person's address"
+    return ""
+
+
+def endpoints_among(connection: Connection, addresses: Iterable[str]) -> dict[str, Endpoint]:
+    """Those of these addresses that are endpoints of this site; one statement."""
+    boxes = {}
+    for address in addresses:
+        with suppress(AddressError):
+            boxes[address] = parse_mailbox(address)[0]
+
+    def query(statement: str, parameters: tuple[Any, ...]) -> Iterable[Any]:
+        return connection.exec_driver_sql(statement, parameters)
+
+    found = route(query, connection.dialect.name == "sqlite", boxes.values()) if boxes else {}
+    return {each: end for each, box in boxes.items() if (end := found[box]) is not None}
+
+
+def may_tell(
+    connection: Connection, list_key: int, kind: str, email: str, every: float, now: float
+) -> bool:
+    """Whether `email` (`OWNERS`) may be told something of this kind again, if not more often
+    than `every` seconds. If so, it counts as told `now`; one statement."""
+    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    row = {"list": list_key, "kind": kind, "email": same_address(email), "at": now}
+    # What was told in the future was told by another clock.
+    due = or_(notified.c.at <= now - every, notified.c.at > now)
+    told = insert(notified).values(row)
+    told = told.on_conflict_do_update(
+        index_elements=[notified.c.list, notified.c.kind, notified.c.email],
+        set_={"at": now},
+        where=due,
+    )
+    return connection.execute(told.returning(notified.c.at)).first() is not None
+
+
+def forget(connection: Connection, now: float) -> int:
+    """Forget who was told what so long ago that it no longer matters; returns how many."""
+    return connection.execute(delete(notified).where(notified.c.at < now - KEPT)).rowcount
+
+
+class Due(NamedTuple):
+    """A list whose owners should get a summary: how many posts wait, and since when."""
+
+    list: MailingList
+    every: float  # seconds
+    waiting: int
+    since: float
+
+
+def due_summaries(connection: Connection, now: float) -> Iterator[Due]:
+    """Lists on which posts were held since their owners were last told, and whose interval has
+    passed; one statement. It decides nothing: `may_tell` does."""
+    told = and_(
+        notified.c.list == mailing_list.c.id,
+        notified.c.kind == TELL_HELD,
+        notified.c.email == OWNERS,
+    )
+    last = func.max(notified.c.at)
+    lists = (
+        mailing_list.c.id,
+        mailing_list.c.list_id,
+        mailing_list.c.posting_address,
+        mailing_list.c.display_name,
+        mailing_list.c.created_at,
+        mailing_list.c.settings,
+    )
+    found = (
+        select(*lists, func.count(), func.min(entry.c.available_at), last)
+        .select_from(entry)
+        .join(mailing_list, mailing_list.c.id == entry.c.list)
+        .join(notified, told, isouter=True)
+        .where(entry.c.queue == HELD)
+        .group_by(*lists)
+        .having(or_(last.is_(None), last > now, func.max(entry.c.available_at) > last))
+        .order_by(mailing_list.c.id)
+    )
+    for row in connection.execute(found):
+        *of, settings, waiting, since, at = row
+        notices = _settings(settings).notices
+        every = notices.owners_every * 3600
+        if notices.owners and (at is None or at > now or at <= now - every):
+            yield Due(MailingList(*of), every, waiting, since)
+
+
+def _settings(text: str) -> ListSettings:
+    try:
+        return msgspec.json.decode(text, type=ListSettings)
+    except (msgspec.DecodeError, ValueError):  # of another version: then as by default
+        return ListSettings()

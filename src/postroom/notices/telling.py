@@ -1,0 +1,132 @@
+"""Telling: who gets which notice, now.
+
+For: the stages that hold, reject or pass on mail, and moderators. Each function works in the
+caller's transaction and gives back what is to be handed on to `out` in it, so a notice goes out
+exactly if what it tells of was committed. Guarantees: the rules of courtesy are asked first;
+nobody who leads back to the list is told. Fails with the database's errors.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection
+
+from postroom.lists.registry import MailingList
+from postroom.lists.roster import same_address, staff
+from postroom.lists.settings import Notices
+from postroom.notices import letters
+from postroom.notices.courtesy import (
+    HELD_EVERY,
+    OWNERS,
+    REJECTED_EVERY,
+    TELL_HELD,
+    TELL_REJECTED,
+    due_summaries,
+    endpoints_among,
+    may_tell,
+    unanswerable,
+)
+from postroom.notices.letters import LISTED, House, Stopped, for_owners, is_nobody
+from postroom.spool.handing import Handed
+from postroom.spool.held import Held, held
+from postroom.spool.metadata import Metadata
+
+
+def tell_rejected(
+    connection: Connection,
+    house: House,
+    of: MailingList,
+    post: Held,
+    header: bytes,
+    reason: str,
+    automatic: bool,
+    now: float,
+    every: float = REJECTED_EVERY,
+) -> Handed | str:
+    """To the author, or why they are not told. A moderator's own decision is told each time
+    (`every` 0)."""
+    if why := _unanswerable(connection, post.sender, automatic):
+        return why
+    if every and not may_tell(connection, of.key, TELL_REJECTED, post.sender, every, now):
+        return "the author was told of another post a moment ago"
+    return letters.rejected(house, of, post, header, reason, now)
+
+
+def tell_held(
+    connection: Connection,
+    house: House,
+    of: MailingList,
+    notices: Notices,
+    post: Held,
+    beginning: Sequence[str],
+    automatic: bool,
+    now: float,
+) -> list[Handed]:
+    """To the author and to those who decide, as the list's settings say."""
+    told = []
+    if (
+        notices.authors
+        and not _unanswerable(connection, post.sender, automatic)
+        and may_tell(connection, of.key, TELL_HELD, post.sender, HELD_EVERY, now)
+    ):
+        told.append(letters.held_author(house, of, post, now))
+    every = notices.owners_every * 3600
+    if (
+        notices.owners
+        and may_tell(connection, of.key, TELL_HELD, OWNERS, every, now)
+        and (people := _staff(connection, house, of.key))
+    ):
+        told.append(
+            letters.held_owner(house, of, post, beginning, people, notices.owners_every, now)
+        )
+    return told
+
+
+def summaries(connection: Connection, house: House, now: float) -> list[Handed]:
+    """To those who decide on lists where posts came while they were not told."""
+    told = []
+    for due in list(due_summaries(connection, now)):
+        key = due.list.key
+        if may_tell(connection, key, TELL_HELD, OWNERS, due.every, now) and (
+            people := _staff(connection, house, key)
+        ):
+            posts = [each.post for each in held(connection, key, LISTED)]
+            told.append(
+                letters.held_summary(house, due.list, posts, due.waiting, due.since, people, now)
+            )
+    return told
+
+
+def pass_to_owners(
+    connection: Connection,
+    site_owner: str,
+    raw: bytes,
+    sender: str,
+    facts: Metadata,
+    list_key: int | None,
+) -> Handed | Stopped:
+    """Mail to -owner or postmaster, on its way to people; only reads."""
+    people = [] if list_key is None else [each.email for each in staff(connection, list_key)]
+    ours = _circular(connection, list_key, [*people, site_owner])
+    return for_owners(raw, sender, facts, list_key, people, ours, site_owner)
+
+
+def _unanswerable(connection: Connection, sender: str, automatic: bool) -> str:
+    ours = bool(sender) and bool(endpoints_among(connection, [sender]))
+    return unanswerable(sender, automatic, ours)
+
+
+def _staff(connection: Connection, house: House, list_key: int) -> list[str]:
+    """Owners and moderators, each once, without those who lead back to the list; the site's
+    owner where there are none and it has one."""
+    people = {same_address(each.email): each.email for each in staff(connection, list_key)}
+    ours = _circular(connection, list_key, [*people.values(), house.owner])
+    found = [each for each in people.values() if each not in ours]
+    if found or house.owner in ours or is_nobody(house.owner):
+        return found
+    return [house.owner]
+
+
+def _circular(connection: Connection, list_key: int | None, addresses: Iterable[str]) -> set[str]:
+    """Those of these addresses that are endpoints of this list; of the site, for None."""
+    found = endpoints_among(connection, addresses)
+    return {each for each, endpoint in found.items() if endpoint.list_key == list_key}

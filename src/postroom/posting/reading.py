@@ -1,0 +1,339 @@
+"""A post, read once from its bytes.
+
+For: the one value that rules, headers and notices ask about a message. Guarantees: any bytes
+can be read and nothing is ever raised; the work is linear in what is looked at, and that is
+bounded: the first MiB of the header (`header_cut` says that there is more), the first 64 KiB
+of the body, the first kilobytes of a field that people read. No recursion, whatever is nested.
+Addresses are folded as those of lists and members are. What a sender writes is data: no field
+is trusted here.
+"""
+
+import binascii
+import re
+import string
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from postroom.lists.roster import same_address
+from postroom.mail.address import fold
+from postroom.mail.fields import Field, Parts, decoded, take_apart
+from postroom.mail.message import message_id
+from postroom.posting import approval
+from postroom.posting.mime import Kind, kind_of
+from postroom.posting.own import LOOP
+
+HEADER = 1_048_576  # octets of the header that are read
+BODY = 65_536  # octets of the body that are looked at
+SHOWN = 2_000  # octets of a field that are read as text
+SAME = 20  # fields of one name that are read as text
+TRACES = 1_000  # the same of those that tell a loop
+AUTHORS = 10  # addresses in From that are looked up
+LINES = 10  # of the body that are kept, blank ones not counted
+LINE = 400  # characters of each
+TEXT = 4_096  # octets of the first text part that become lines
+DEPTH = 10  # parts within parts that are followed
+
+_APPROVAL_LINE = re.compile(r"approved?\s*:\s*(\S+)", re.IGNORECASE)
+_TOKEN = re.compile(r'\\.|[\\"()<>,;:]|[^\\"()<>,;:]+', re.DOTALL)
+_SEPARATORS = re.compile(r'[\s<>,;:"()]+')
+_ID = re.compile(r"<([^<>]*)>")
+_NOT_BASE64 = bytes(
+    set(range(256)) - set(string.ascii_letters.encode() + string.digits.encode() + b"+/")
+)
+# Who never reads what they are sent (RFC 3834 2, RFC 5230 4.6).
+_ROBOT = re.compile(
+    r"mailer-daemon|postmaster|listserv|majordomo|no-?reply|do-?not-?reply|owner-.*"
+    r"|.*-(?:request|owner|bounces(?:\+.*)?)"
+)
+
+
+class Author(NamedTuple):
+    """An address with the name that stands beside it ("" if there is none)."""
+
+    name: str
+    address: str
+
+
+class Post(NamedTuple):
+    """A message that was sent to a list.
+
+    `sender` is the envelope sender as it came, "" for the null sender. `authors` are the
+    addresses in From; `senders` are those who may be known to the list: the authors, then the
+    envelope sender. `to` and `cc` hold the Resent- fields too; `recipients` counts what stands
+    in both, readable or not. `size` is in octets. `list_ids` and `loops` are folded.
+    `auto_submitted` and `precedence` are their first words, folded. `approval` is what is
+    offered as moderator token. `first_lines` are of the first text part, without blank ones.
+    `report` is a delivery status or disposition notification. What is `automatic` must never
+    be answered (RFC 3834 2).
+    """
+
+    sender: str
+    authors: tuple[str, ...]
+    senders: tuple[str, ...]
+    author_name: str
+    to: tuple[str, ...]
+    cc: tuple[str, ...]
+    recipients: int
+    message_id: str
+    subject: str
+    size: int
+    header_cut: bool
+    list_ids: tuple[str, ...]
+    received: int
+    auto_submitted: str
+    precedence: str
+    loops: tuple[str, ...]
+    approval: str
+    first_lines: tuple[str, ...]
+    is_reply: bool
+    report: bool
+    automatic: bool
+    fields: tuple[Field, ...]
+
+    def texts(self, name: str) -> list[str]:
+        """The first values of the fields with this name (lower case), as people read them."""
+        return [shown(each) for each in _first(self.fields, (name,))]
+
+
+def read(raw: bytes, sender: str) -> Post:
+    """Read a message that came with this envelope sender ("" is the null sender)."""
+    head = take_apart(raw[:HEADER])
+    fields = head.fields
+    header_cut = not head.rest and len(raw) > HEADER
+    start = sum(len(each.raw) for each in fields)
+    lines = () if header_cut else _first_lines(head._replace(rest=raw[start : start + BODY]))
+
+    named = _mailboxes(fields, ("from",))[0][:AUTHORS]
+    authors = _unique(each.address for each in named)
+    envelope = folded(sender) or fold(sender)
+    to, in_to = _mailboxes(fields, ("to", "resent-to"))
+    cc, in_cc = _mailboxes(fields, ("cc", "resent-cc"))
+    auto_submitted = _first_word(fields, "auto-submitted")
+    precedence = _first_word(fields, "precedence")
+    kind = kind_of(head)
+    report = kind is not None and kind.type == "multipart/report"
+    return Post(
+        sender=sender,
+        authors=authors,
+        senders=_unique((*authors, envelope) if envelope else authors),
+        author_name=named[0].name if named else "",
+        to=_unique(each.address for each in to),
+        cc=_unique(each.address for each in cc),
+        recipients=in_to + in_cc,
+        message_id=message_id(raw[:start]),
+        subject=next((shown(each) for each in _first(fields, ("subject",))), ""),
+        size=len(raw),
+        header_cut=header_cut,
+        list_ids=tuple(_list_id(each) for each in _first(fields, ("list-id",), TRACES)),
+        received=sum(each.name == "received" for each in fields),
+        auto_submitted=auto_submitted,
+        precedence=precedence,
+        loops=tuple(fold(shown(each)) for each in _first(fields, (LOOP.lower(),), TRACES)),
+        approval=_approval(fields, lines),
+        first_lines=lines,
+        is_reply=any(each.name in ("in-reply-to", "references") for each in fields),
+        report=report,
+        automatic=(
+            not sender
+            or report
+            or auto_submitted not in ("", "no")
+            or precedence in ("bulk", "list", "junk")
+            or any(each.name.startswith("list-") for each in fields)
+            or _first_word(fields, "x-auto-response-suppress") not in ("", "none")
+            or any(is_robot(each) for each in (*authors, envelope))
+        ),
+        fields=fields,
+    )
+
+
+def is_robot(address: str) -> bool:
+    """Whether nobody reads what is sent to this address (folded)."""
+    return _ROBOT.fullmatch(address.rpartition("@")[0]) is not None
+
+
+def folded(address: str) -> str:
+    """One text per mailbox however it was written; "" if it is none."""
+    found = same_address(address) if "@" in address else ""
+    return "" if found.endswith('"') else found  # a local part alone
+
+
+def shown(field: Field) -> str:
+    """A field as people read it: on one line, nothing in it that cannot be printed."""
+    _, _, value = field.raw[:SHOWN].partition(b":")
+    return _printable(decoded(b" ".join(value.split())))
+
+
+def mailboxes(text: str) -> tuple[list[Author], int]:
+    """The addresses in the value of From, To and the like, and how many stand there, counting
+    those that cannot be read. RFC 5322 3.4; comments may be nested (they are counted, not
+    followed), groups are their members. Where quotes or comments never end, every word that
+    looks like an address is taken for one."""
+    found: list[Author] = []
+    count = 0
+    for outer, comment, inner in _elements(text):
+        name = outer if inner is not None else comment
+        address = _bare(outer) if inner is None else folded(inner.strip()) or _squeezed(inner)
+        count += 1
+        if address:
+            found.append(Author(_name(name or comment), address))
+    if found or "@" not in text:
+        return found, count
+    words = [folded(word) for word in _SEPARATORS.split(text) if "@" in word]
+    found = [Author("", word) for word in words if word]
+    return found, max(count, len(found))
+
+
+def _elements(text: str) -> Iterator[tuple[str, str, str | None]]:
+    """The elements between commas: what stands outside of <>, in comments, and inside <>."""
+    outer: list[str] = []
+    comment: list[str] = []
+    inner: list[str] | None = None
+    quoted = angle = False
+    depth = 0
+    for match in _TOKEN.finditer(text):
+        token = match[0]
+        if depth:
+            depth += (token == "(") - (token == ")")
+            comment.append(token if depth else " ")
+        elif quoted or token == '"':
+            quoted ^= token == '"'
+            (inner if angle and inner is not None else outer).append(token)
+        elif token == "(":
+            depth = 1
+        elif token == "<":
+            inner, angle = [], True
+        elif token == ">":
+            angle = False
+        elif angle and inner is not None:
+            inner.append(token)
+        elif token == ":":  # what stood there names a group
+            outer, comment = [], []
+        elif token in (",", ";"):
+            if inner is not None or "".join(outer).strip():
+                yield "".join(outer), "".join(comment), None if inner is None else "".join(inner)
+            outer, comment, inner = [], [], None
+        else:
+            outer.append(token)
+    if inner is not None or "".join(outer).strip():
+        yield "".join(outer), "".join(comment), None if inner is None else "".join(inner)
+
+
+def _squeezed(text: str) -> str:
+    """An address that blanks stand in, as they may (RFC 5322 4.4)."""
+    return folded("".join(text.split()))
+
+
+def _bare(text: str) -> str:
+    """An address without <>."""
+    text = text.strip()
+    return folded(text) or next(
+        (address for word in reversed(text.split()) if (address := folded(word))), ""
+    )
+
+
+def _name(text: str) -> str:
+    """A name without its quotes, as people read it."""
+    text = " ".join(text[:SHOWN].split())
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        text = re.sub(r"\\(.)", r"\1", text[1:-1])
+    return _printable(decoded(text.encode("utf-8", "replace")))[:LINE]
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _unique(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def _first(fields: Sequence[Field], names: Sequence[str], most: int = SAME) -> list[Field]:
+    """The first fields that have one of these names."""
+    found = []
+    for each in fields:
+        if each.name in names:
+            found.append(each)
+            if len(found) == most:
+                break
+    return found
+
+
+def _mailboxes(fields: Sequence[Field], names: Sequence[str]) -> tuple[list[Author], int]:
+    """What `mailboxes` finds in all fields with these names."""
+    found: list[Author] = []
+    count = 0
+    for each in fields:
+        if each.name in names:
+            some, number = mailboxes(each.raw.partition(b":")[2].decode("utf-8", "replace"))
+            found += some
+            count += number
+    return found, count
+
+
+def _list_id(field: Field) -> str:
+    """RFC 2919 3: what stands in <>; without them, all there is."""
+    text = shown(field)
+    ids = _ID.findall(text)
+    return fold((ids[-1] if ids else text).strip())
+
+
+def _first_word(fields: Sequence[Field], name: str) -> str:
+    """The first word of the first field with this name, folded."""
+    for each in _first(fields, (name,), most=1):
+        return fold(shown(each).replace(";", " ").replace(",", " ").strip().partition(" ")[0])
+    return ""
+
+
+def _approval(fields: Sequence[Field], lines: Sequence[str]) -> str:
+    for each in _first(fields, approval.FIELDS, most=1):
+        return shown(each)
+    match = _APPROVAL_LINE.fullmatch(lines[0]) if lines else None
+    return match[1] if match else ""
+
+
+def _first_lines(message: Parts) -> tuple[str, ...]:
+    """The first lines of the first text part of a message, whose body may be cut off."""
+    for _ in range(DEPTH):
+        kind = kind_of(message)
+        if kind is None:
+            break
+        if kind.type == "text/plain":
+            lines = (line.strip()[:LINE] for line in _text(kind, message.rest).splitlines())
+            return tuple([_printable(line) for line in lines if line][:LINES])
+        parts = (take_apart(each) for each in _parts(kind, message.rest))
+        within = next((each for each in parts if _leads_to_text(each)), None)
+        if within is None:
+            break
+        message = within
+    return ()
+
+
+def _leads_to_text(part: Parts) -> bool:
+    kind = kind_of(part)
+    if kind is None or kind.attached:
+        return False
+    return kind.type == "text/plain" or kind.type.startswith("multipart/")
+
+
+def _parts(kind: Kind, body: bytes) -> list[bytes]:
+    """What stands between the boundaries; the last one may be cut off (RFC 2046 5.1.1)."""
+    if not kind.type.startswith("multipart/") or not kind.boundary:
+        return []
+    line = rb"(?:\A|(?<=[\r\n]))--%b(?:--)?[ \t]*+(?:\r\n|\r|\n|\Z)" % re.escape(kind.boundary)
+    return re.split(line, body)[1:]
+
+
+def _text(kind: Kind, body: bytes) -> str:
+    """The beginning of a text part, decoded as far as it can be."""
+    if kind.encoding == "base64":
+        letters = body.translate(None, _NOT_BASE64)[: TEXT // 3 * 4]
+        # One letter too many says nothing.
+        even = letters[:-1] if len(letters) % 4 == 1 else letters
+        body = binascii.a2b_base64(even + b"=" * (-len(even) % 4))
+    elif kind.encoding == "quoted-printable":
+        body = binascii.a2b_qp(body[: TEXT * 3])
+    charset = "utf-8" if kind.charset == "us-ascii" else kind.charset
+    try:
+        return body[:TEXT].decode(charset, "replace")
+    except (LookupError, ValueError):
+        return body[:TEXT].decode("utf-8", "replace")

@@ -1,0 +1,288 @@
+"""Incoming: posts, and mail for owners.
+
+For: the queue `in`. Guarantees: what the rules decide is done in one transaction with the
+removal of the entry: a post that is accepted is in `out` as it will be sent, one that is held is
+in `held` with its reason, one that is rejected or discarded leaves a step and a log line, and a
+notice where somebody should know. DNS and the making of the message come before that
+transaction, not in it. What has no list or no reader any more goes to `shunt`, never nowhere.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, select
+
+from postroom.base.observe import Facts
+from postroom.base.settings import DEFAULT_OWNER
+from postroom.lists.registry import MailingList, list_of_key
+from postroom.lists.settings import ListSettings
+from postroom.mail.address import fold
+from postroom.mail.fields import take_apart
+from postroom.mail.message import message_id
+from postroom.notices.letters import House, Stopped
+from postroom.notices.telling import pass_to_owners, tell_held, tell_rejected
+from postroom.posting import munge
+from postroom.posting.cook import Cooked, CookInput, cook
+from postroom.posting.decision import Decision, ListFacts
+from postroom.posting.dns import Resolver, strictest
+from postroom.posting.facts import facts_for
+from postroom.posting.reading import Post, read
+from postroom.posting.rules import decide
+from postroom.runners.base import Outcome
+from postroom.spool import queue, steps
+from postroom.spool.handing import Handed, Letter, hand_on
+from postroom.spool.held import hold, post_of
+from postroom.spool.ids import IdMaker, show
+from postroom.spool.metadata import IN
+from postroom.spool.orders import OUT, Order
+from postroom.spool.queue import Claim
+from postroom.spool.steps import Step
+from postroom.store.engine import Store
+from postroom.store.schema import message
+
+MOST_NAMED = 500  # addresses in To and Cc that are looked for among the members
+NO_OWNER = (
+    f"site.owner is {DEFAULT_OWNER}, who is nobody: set it in the settings, then "
+    "`postroom queue retry` this entry"
+)
+NO_LIST = "its list was removed: it has nowhere to go"
+Seal = Callable[[bytes], bytes]
+
+
+class Site(NamedTuple):
+    """What the runner knows of its site. `seal` puts an ARC seal on a message, None where there
+    is no key; `links` is whether members have pages to unsubscribe on."""
+
+    house: House
+    resolver: Resolver
+    seal: Seal | None = None
+    links: bool = False
+
+
+class Arrival(NamedTuple):
+    """How a message came to the door."""
+
+    peer: str
+    lhlo: str
+    received_at: float
+
+
+class Case(NamedTuple):
+    """A post with all that is known of it."""
+
+    held: Claim
+    of: MailingList
+    this: ListFacts
+    post: Post
+    decision: Decision
+    arrival: Arrival
+
+
+class Incoming:
+    """Serves `in`."""
+
+    queue = IN
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._ids = IdMaker()
+
+    def process(self, held: Claim, store: Store) -> Outcome:
+        """Decide what an entry asks for."""
+        if held.metadata.get("to_owner"):
+            return self._for_owners(held, store)
+        post = read(held.raw, held.sender)
+        with store.read() as connection:
+            of = None if held.list_key is None else list_of_key(connection, held.list_key)
+            if of is None:
+                return _shunted(held, NO_LIST)
+            this, senders = facts_for(connection, of, post)
+            arrival = _arrival(connection, held)
+        if held.metadata.get("approved"):
+            senders = senders._replace(approved=True)
+        case = Case(held, of, this, post, decide(this, post, senders), arrival)
+        if case.decision.action == "accept":
+            return self._accept(case)
+        if case.decision.action == "hold":
+            return self._hold(case)
+        if case.decision.action == "reject":
+            return self._reject(case)
+        return self._ended(case, "discarded", lambda connection: {})
+
+    def _accept(self, case: Case) -> Outcome:
+        cooked = self._cook(case)
+        raw = self._site.seal(cooked.raw) if self._site.seal else cooked.raw
+        sending, post = case.this.settings.sending, case.post
+        order = Order(
+            kind="post",
+            sender=case.this.endpoint("bounces"),
+            message_id=post.message_id,
+            authors=post.authors,
+            named=(*post.to, *post.cc)[:MOST_NAMED],
+            verp=sending.verp,
+            personal=sending.personal,
+        )
+        facts = order.metadata(case.of.posting_address, len(raw))
+        handed = Handed(OUT, case.held.list_key, facts, Letter(raw, order.sender))
+
+        def act(connection: Connection) -> Facts:
+            (number,) = hand_on(connection, self._ids, [handed])
+            return {"handed_on": show(number), "changed": cooked.notes}
+
+        return self._ended(case, "accepted", act)
+
+    def _cook(self, case: Case) -> Cooked:
+        parts = take_apart(case.held.raw)
+        authors = munge.authors_of(parts.fields)
+        settings, hostname = case.this.settings, self._site.house.hostname
+        return cook(
+            case.held.raw,
+            CookInput(
+                list_id=case.of.list_id,
+                posting_address=case.of.posting_address,
+                display_name=case.of.display_name,
+                settings=settings,
+                hostname=hostname,
+                now=time.time(),
+                policy=self._policy(settings, case.post),
+                authors=authors,
+                approval=case.post.approval,
+                peer=case.arrival.peer,
+                lhlo=case.arrival.lhlo,
+                received_at=case.arrival.received_at,
+                entry_id=show(case.held.id),
+            ),
+        )
+
+    def _policy(self, settings: ListSettings, post: Post) -> munge.Policy | None:
+        """The strictest policy of the authors' domains, if it matters."""
+        dmarc = settings.dmarc
+        if dmarc.mitigation == "none" or dmarc.always or settings.headers.anonymous:
+            return "none"
+        domains = {fold(each.rpartition("@")[2]) for each in post.authors}
+        return strictest(self._site.resolver.dmarc_policy(each) for each in sorted(domains))
+
+    def _hold(self, case: Case) -> Outcome:
+        held, decision, post = case.held, case.decision, case.post
+        author = post.authors[0] if post.authors else post.sender
+        found = post_of(
+            held, case.of.posting_address, decision.reason, decision.sentence, author
+        ).post
+
+        def act(connection: Connection) -> Facts:
+            hold(connection, held, decision.reason, decision.sentence, author)
+            told = tell_held(
+                connection,
+                self._site.house,
+                case.of,
+                case.this.settings.notices,
+                found,
+                post.first_lines,
+                post.automatic,
+                time.time(),
+            )
+            hand_on(connection, self._ids, told)
+            return {"told": len(told)}
+
+        return self._ended(case, "held", act, moves=True)
+
+    def _reject(self, case: Case) -> Outcome:
+        held, decision, post = case.held, case.decision, case.post
+        found = post_of(
+            held, case.of.posting_address, decision.reason, decision.sentence, post.sender
+        )
+
+        def act(connection: Connection) -> Facts:
+            told = tell_rejected(
+                connection,
+                self._site.house,
+                case.of,
+                found.post,
+                found.head,
+                decision.sentence,
+                post.automatic,
+                time.time(),
+            )
+            if isinstance(told, str):
+                return {"told": told}
+            hand_on(connection, self._ids, [told])
+            return {"told": "the author"}
+
+        return self._ended(case, "rejected", act)
+
+    def _ended(
+        self, case: Case, what: str, act: Callable[[Connection], Facts], moves: bool = False
+    ) -> Outcome:
+        """What happens, with its steps and its log line."""
+        decision, name = case.decision, case.of.posting_address
+        facts: Facts = {"reason": decision.reason, "sentence": decision.sentence}
+
+        def whole(connection: Connection) -> None:
+            told = facts | act(connection)
+            written = [Step(case.post.message_id, time.time(), name, what, told)]
+            if not case.held.metadata.get("approved"):
+                written.insert(0, _received(case))
+            steps.write(connection, self._ids, written)
+
+        said = {"list": name, "message_id": case.post.message_id, **facts}
+        return Outcome(whole, f"post {what}", said, moves)
+
+    def _for_owners(self, held: Claim, store: Store) -> Outcome:
+        """Mail to -owner or postmaster, on its way to people."""
+        owner = self._site.house.owner
+        with store.read() as connection:
+            handed = pass_to_owners(
+                connection, owner, held.raw, held.sender, held.metadata, held.list_key
+            )
+        known_as, name = message_id(held.raw), str(held.metadata.get("listname", ""))
+        said: Facts = {"list": name, "message_id": known_as}
+        if isinstance(handed, Stopped):
+            facts: Facts = {"reason": handed.reason, "sentence": handed.sentence}
+            stopped = Step(known_as, time.time(), name, "discarded", facts)
+            return Outcome(
+                lambda connection: steps.write(connection, self._ids, [stopped]),
+                "owners' mail discarded",
+                said | facts,
+            )
+        people = handed.metadata["order"]["recipients"]
+        if [fold(each) for each in people] == [DEFAULT_OWNER]:
+            return _shunted(held, NO_OWNER)
+
+        def act(connection: Connection) -> None:
+            (number,) = hand_on(connection, self._ids, [handed])
+            facts = {"recipients": len(people), "handed_on": show(number)}
+            passed = Step(known_as, time.time(), name, "passed to the owners", facts)
+            steps.write(connection, self._ids, [passed])
+
+        return Outcome(act, "passed to the owners", said | {"recipients": len(people)})
+
+
+def _shunted(held: Claim, reason: str) -> Outcome:
+    """Put aside, for a person."""
+    return Outcome(
+        lambda connection: queue.shunt(connection, held, reason),
+        "shunted",
+        {"reason": reason},
+        moves=True,
+    )
+
+
+def _arrival(connection: Connection, held: Claim) -> Arrival:
+    columns: Any = (message.c.peer, message.c.lhlo, message.c.received_at)
+    row = connection.execute(select(*columns).where(message.c.id == held.message)).first()
+    return Arrival(*row) if row else Arrival("", "", time.time())
+
+
+def _received(case: Case) -> Step:
+    arrival = case.arrival
+    facts = {
+        "peer": arrival.peer,
+        "lhlo": arrival.lhlo,
+        "sender": case.post.sender,
+        "size": case.post.size,
+        "entry": show(case.held.id),
+        "queue": IN,
+    }
+    name = case.of.posting_address
+    return Step(case.post.message_id, arrival.received_at, name, "received", facts)

@@ -1,0 +1,251 @@
+"""Courtesy: who is answered, how often somebody is told, which lists are due a summary."""
+
+from functools import partial
+
+import msgspec
+import pytest
+from sqlalchemy import Connection, event, update
+
+from postroom.lists.registry import create_list, find_list
+from postroom.lists.settings import ListSettings, Notices
+from postroom.notices.courtesy import (
+    KEPT,
+    OWNERS,
+    TELL_HELD,
+    TELL_REJECTED,
+    Due,
+    due_summaries,
+    endpoints_among,
+    forget,
+    may_tell,
+    unanswerable,
+)
+from postroom.spool.handing import Handed, Letter, hand_on
+from postroom.spool.ids import IdMaker
+from postroom.store.engine import Store
+from postroom.store.schema import entry, mailing_list
+from tests.contract.threads import overlap
+
+NOW = 1_800_000_000.0
+HOUR = 3600.0
+ANNE = "anne@example.org"
+
+
+@pytest.fixture
+def ants(store: Store) -> int:
+    """The key of a list."""
+    with store.begin() as connection:
+        return create_list(connection, "ants@example.com").key
+
+
+@pytest.mark.parametrize(
+    "sender",
+    [ANNE, "no@example.org", "norma@example.org", "owner@example.org", "a-b@example.org"],
+)
+def test_a_person_is_answered(sender: str) -> None:
+    assert unanswerable(sender, automatic=False, ours=False) == ""
+
+
+@pytest.mark.parametrize(
+    "sender",
+    [
+        "",
+        "MAILER-DAEMON@example.org",
+        "postmaster@example.org",
+        "owner-bees@example.org",
+        "bees-owner@example.org",
+        "Bees-Request@example.org",
+        "bees-bounces@example.org",
+        "bees-bounces+anne=example.com@example.org",
+        "bounce-123@example.org",
+        "noreply@example.org",
+        "no-reply@example.org",
+        "do_not_reply@example.org",
+        "DoNotReply+7@example.org",
+        "shop-noreply@example.org",
+        "listserv@example.org",
+        "anne",
+        "anne@",
+        "an ne@example.org",
+        "anne@example.org\r\nBcc: x",
+    ],
+)
+def test_what_is_no_person_is_not_answered_and_it_says_why(sender: str) -> None:
+    assert unanswerable(sender, automatic=False, ours=False)
+
+
+def test_neither_programs_nor_our_own_endpoints_are_answered() -> None:
+    assert "program" in unanswerable(ANNE, automatic=True, ours=False)
+    assert "this site" in unanswerable(ANNE, automatic=False, ours=True)
+
+
+def test_our_endpoints_are_told_from_others(store: Store, ants: int) -> None:
+    asked = ["Ants@Example.com", "ants-owner@example.com", ANNE, "postmaster@example.com", "x", ""]
+    with store.read() as connection:
+        found = endpoints_among(connection, asked)
+        assert endpoints_among(connection, []) == {}
+    assert {each: end.list_key for each, end in found.items()} == {
+        "Ants@Example.com": ants,
+        "ants-owner@example.com": ants,
+        "postmaster@example.com": None,
+    }
+
+
+def ask(store: Store, ants: int, email: str, now: float, kind: str = TELL_HELD) -> bool:
+    with store.begin() as connection:
+        return may_tell(connection, ants, kind, email, HOUR, now)
+
+
+def test_somebody_is_told_once_in_an_interval(store: Store, ants: int) -> None:
+    told = [ask(store, ants, ANNE, NOW + minute * 60) for minute in (0, 1, 59, 60, 61, 120)]
+    assert told == [True, False, False, True, False, True]
+
+
+def test_a_refusal_does_not_begin_the_interval_anew(store: Store, ants: int) -> None:
+    assert ask(store, ants, ANNE, NOW)
+    assert not any(ask(store, ants, ANNE, NOW + minute * 60) for minute in range(1, 60))
+    assert ask(store, ants, ANNE, NOW + HOUR)
+
+
+def test_each_list_kind_and_address_counts_for_itself(store: Store, ants: int) -> None:
+    with store.begin() as connection:
+        bees = create_list(connection, "bees@example.com").key
+    assert ask(store, ants, ANNE, NOW)
+    assert not ask(store, ants, "ANNE@Example.ORG", NOW)
+    assert ask(store, bees, ANNE, NOW)
+    assert ask(store, ants, ANNE, NOW, TELL_REJECTED)
+    assert ask(store, ants, OWNERS, NOW)
+
+
+def test_a_clock_that_was_set_back_silences_nobody(store: Store, ants: int) -> None:
+    assert ask(store, ants, ANNE, NOW + 1000 * HOUR)
+    assert [ask(store, ants, ANNE, NOW), ask(store, ants, ANNE, NOW)] == [True, False]
+
+
+def test_without_an_interval_somebody_is_told_each_time(store: Store, ants: int) -> None:
+    with store.begin() as connection:
+        told = [may_tell(connection, ants, TELL_HELD, ANNE, 0.0, NOW) for _ in range(3)]
+    assert told == [True] * 3
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_of_two_who_ask_at_once_one_may_tell(store: Store, ants: int, before: bool) -> None:
+    if before:
+        assert ask(store, ants, ANNE, NOW - 2 * HOUR)
+    asks = partial(may_tell, list_key=ants, kind=TELL_HELD, email=ANNE, every=HOUR, now=NOW)
+    first: list[bool] = []
+
+    def ask_first(connection: Connection) -> None:
+        first.append(asks(connection))
+
+    second = overlap(store, ask_first, lambda connection: asks(connection))
+    assert [*first, second.result()] == [True, False]
+
+
+def test_what_is_rolled_back_was_not_told(store: Store, ants: int) -> None:
+    with store.engine.connect() as connection:
+        assert may_tell(connection, ants, TELL_HELD, ANNE, HOUR, NOW)
+        connection.rollback()
+    assert ask(store, ants, ANNE, NOW)
+
+
+def test_old_notices_are_forgotten(store: Store, ants: int) -> None:
+    ask(store, ants, ANNE, NOW)
+    ask(store, ants, "bart@example.org", NOW + 1)
+    with store.begin() as connection:
+        assert forget(connection, NOW + 1 + KEPT) == 1
+        assert forget(connection, NOW + 1 + KEPT) == 0
+
+
+# Summaries
+
+
+def hold(store: Store, ants: int, at: float) -> int:
+    """An entry that was held at that time."""
+    with store.begin() as connection:
+        letter = Letter(b"x", ANNE)
+        [number] = hand_on(connection, IdMaker(), [Handed("held", ants, {}, letter)])
+        connection.execute(update(entry).where(entry.c.id == number).values(available_at=at))
+    return number
+
+
+def due(store: Store, now: float) -> list[Due]:
+    statements: list[str] = []
+
+    def count(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        statements.append(statement)
+
+    event.listen(store.engine, "before_cursor_execute", count)
+    try:
+        with store.read() as connection:
+            found = list(due_summaries(connection, now))
+    finally:
+        event.remove(store.engine, "before_cursor_execute", count)
+    assert sum("FROM entry" in each for each in statements) == 1
+    assert sum(each.lstrip().startswith("SELECT") for each in statements) == 1
+    return found
+
+
+def change(store: Store, ants: int, text: str) -> None:
+    with store.begin() as connection:
+        this = update(mailing_list).where(mailing_list.c.id == ants)
+        connection.execute(this.values(settings=text))
+
+
+def test_a_list_is_due_when_posts_came_since_and_the_interval_has_passed(
+    store: Store, ants: int
+) -> None:
+    hold(store, ants, NOW)
+    assert ask(store, ants, OWNERS, NOW)
+    assert due(store, NOW + 5 * HOUR) == []  # its owners know of that one
+    hold(store, ants, NOW + 10)
+    hold(store, ants, NOW + 20)
+    assert due(store, NOW + 3.9 * HOUR) == []
+    [found] = due(store, NOW + 4 * HOUR)
+    with store.read() as connection:
+        assert found == Due(find_list(connection, "ants@example.com"), 4 * HOUR, 3, NOW)
+
+
+def test_a_list_whose_owners_were_never_told_is_due(store: Store, ants: int) -> None:
+    hold(store, ants, NOW)
+    assert [each.waiting for each in due(store, NOW)] == [1]
+
+
+def test_a_list_without_held_posts_is_not_due(store: Store, ants: int) -> None:
+    with store.begin() as connection:
+        letter = Letter(b"x", ANNE)
+        hand_on(connection, IdMaker(), [Handed("in", ants, {}, letter)])
+    assert due(store, NOW + 1e9) == []
+
+
+def test_notices_to_others_do_not_count_for_the_owners(store: Store, ants: int) -> None:
+    hold(store, ants, NOW)
+    ask(store, ants, ANNE, NOW)
+    ask(store, ants, OWNERS, NOW, TELL_REJECTED)
+    assert [each.waiting for each in due(store, NOW + 1)] == [1]
+
+
+@pytest.mark.parametrize(
+    ("notices", "after", "expected"),
+    [
+        (Notices(owners=False), 1000.0, 0),
+        (Notices(owners_every=1.0), 0.9, 0),
+        (Notices(owners_every=1.0), 1.0, 1),
+        (Notices(owners_every=0.0), 0.0, 1),
+    ],
+)
+def test_the_lists_settings_decide(
+    store: Store, ants: int, notices: Notices, after: float, expected: int
+) -> None:
+    change(store, ants, msgspec.json.encode(ListSettings(notices=notices)).decode())
+    ask(store, ants, OWNERS, NOW - 1)
+    hold(store, ants, NOW)
+    assert len(due(store, NOW - 1 + after * HOUR)) == expected
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"notices": {"owners": 7}}', '{"new": {}}'])
+def test_settings_that_cannot_be_read_are_as_by_default(store: Store, ants: int, text: str) -> None:
+    change(store, ants, text)
+    hold(store, ants, NOW)
+    [found] = due(store, NOW)
+    assert found.every == 4 * HOUR

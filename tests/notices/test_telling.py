@@ -1,0 +1,232 @@
+"""Telling: who gets which notice, on both databases."""
+
+from collections.abc import Sequence
+
+import pytest
+from sqlalchemy import Connection
+
+from postroom.base.settings import DEFAULT_OWNER
+from postroom.lists.registry import MailingList, create_list, rename_list
+from postroom.lists.roster import add_members
+from postroom.lists.settings import Notices
+from postroom.mail.fields import take_apart
+from postroom.notices.courtesy import HELD_EVERY, REJECTED_EVERY
+from postroom.notices.letters import Stopped
+from postroom.notices.telling import pass_to_owners, summaries, tell_held, tell_rejected
+from postroom.spool.handing import Handed, Letter, hand_on
+from postroom.spool.held import Held, hold
+from postroom.spool.ids import IdMaker
+from postroom.spool.orders import order_of
+from postroom.spool.queue import claim
+from postroom.store.engine import Store
+from tests.notices.house import HEADER, NOW, POST, SITE_OWNER, house
+
+HOUR = 3600.0
+CARLA, DAN = "carla@example.net", "dan@example.com"
+RAW = b"From: anne@example.org\r\nSubject: Help\r\n\r\nHelp!\r\n"
+
+
+@pytest.fixture
+def ants(store: Store) -> MailingList:
+    """A list with an owner who is also moderator, and another moderator."""
+    with store.begin() as connection:
+        made = create_list(connection, "ants@example.com")
+        add_members(connection, made.key, [(CARLA, "Carla")], "owner")
+        add_members(connection, made.key, [(CARLA, ""), (DAN, "")], "moderator")
+    return made
+
+
+def envelopes(told: Sequence[Handed]) -> list[tuple[str, ...]]:
+    return [tuple(sorted(order_of(each.metadata).recipients)) for each in told]
+
+
+def reject(
+    store: Store,
+    ants: MailingList,
+    now: float = NOW,
+    post: Held = POST,
+    automatic: bool = False,
+    every: float = REJECTED_EVERY,
+) -> Handed | str:
+    with store.begin() as connection:
+        return tell_rejected(connection, house(), ants, post, HEADER, "No.", automatic, now, every)
+
+
+def tell(
+    store: Store,
+    ants: MailingList,
+    now: float = NOW,
+    post: Held = POST,
+    notices: Notices = Notices(),  # noqa: B008
+    automatic: bool = False,
+) -> list[tuple[str, ...]]:
+    with store.begin() as connection:
+        told = tell_held(connection, house(), ants, notices, post, ["Hi"], automatic, now)
+    return envelopes(told)
+
+
+STAFF = (CARLA, DAN)
+AUTHOR = ("anne@example.org",)
+
+
+def test_author_and_staff_are_told_of_a_held_post(store: Store, ants: MailingList) -> None:
+    assert tell(store, ants) == [AUTHOR, STAFF]
+
+
+def test_both_are_told_again_only_after_their_intervals(store: Store, ants: MailingList) -> None:
+    told = {hours: tell(store, ants, NOW + hours * HOUR) for hours in (0, 1, 3.9, 4, 23, 24)}
+    assert HELD_EVERY == 24 * HOUR
+    assert told == {0: [AUTHOR, STAFF], 1: [], 3.9: [], 4: [STAFF], 23: [STAFF], 24: [AUTHOR]}
+
+
+@pytest.mark.parametrize(
+    ("notices", "expected"),
+    [
+        (Notices(authors=False), [STAFF]),
+        (Notices(owners=False), [AUTHOR]),
+        (Notices(owners=False, authors=False), []),
+    ],
+)
+def test_the_lists_settings_say_who_is_told(
+    store: Store, ants: MailingList, notices: Notices, expected: list[tuple[str, ...]]
+) -> None:
+    assert tell(store, ants, notices=notices) == expected
+
+
+@pytest.mark.parametrize("sender", ["", "mailer-daemon@example.org", "ants-owner@example.com"])
+def test_authors_that_must_not_be_answered_are_not_but_staff_is_told(
+    store: Store, ants: MailingList, sender: str
+) -> None:
+    post = POST._replace(sender=sender)
+    assert tell(store, ants, post=post) == [STAFF]
+    assert isinstance(reject(store, ants, post=post), str)
+
+
+def test_what_a_program_sent_is_not_answered(store: Store, ants: MailingList) -> None:
+    assert tell(store, ants, automatic=True) == [STAFF]
+    assert reject(store, ants, automatic=True) == "a program sent it"
+
+
+def test_without_staff_the_sites_owner_is_told(store: Store) -> None:
+    with store.begin() as connection:
+        bees = create_list(connection, "bees@example.com")
+    assert tell(store, bees) == [AUTHOR, (SITE_OWNER,)]
+
+
+def test_staff_that_leads_back_to_the_list_is_not_told(store: Store) -> None:
+    with store.begin() as connection:
+        wasps = create_list(connection, "wasps@example.com")
+        add_members(connection, wasps.key, [("bees@example.com", ""), (DAN, "")], "owner")
+    assert tell(store, wasps) == [AUTHOR, ("bees@example.com", DAN)]
+    with store.begin() as connection:
+        bees = rename_list(connection, "wasps@example.com", "bees@example.com")
+    assert tell(store, bees, NOW + HELD_EVERY) == [AUTHOR, (DAN,)]
+
+
+def test_a_site_owner_who_leads_back_to_the_list_is_not_told(store: Store) -> None:
+    with store.begin() as connection:
+        bees = create_list(connection, "bees@example.com")
+        owned = house()._replace(owner="bees@example.com")
+        assert tell_held(connection, owned, bees, Notices(), POST, [], True, NOW) == []
+
+
+def test_a_site_that_has_not_named_its_owner_tells_nobody_in_its_place(store: Store) -> None:
+    with store.begin() as connection:
+        bees = create_list(connection, "bees@example.com")
+        unnamed = house()._replace(owner=DEFAULT_OWNER)
+        assert tell_held(connection, unnamed, bees, Notices(), POST, [], True, NOW) == []
+        add_members(connection, bees.key, [(DAN, "")], "owner")
+        later = NOW + 5 * HOUR
+        [told] = tell_held(connection, unnamed, bees, Notices(), POST, [], True, later)
+    assert (order_of(told.metadata).recipients, order_of(told.metadata).sender) == ((DAN,), "")
+
+
+def test_a_rejection_is_told_and_again_after_a_while(store: Store, ants: MailingList) -> None:
+    first = reject(store, ants)
+    assert isinstance(first, Handed)
+    assert envelopes([first]) == [AUTHOR]
+    assert "a moment ago" in str(reject(store, ants, NOW + REJECTED_EVERY - 1))
+    assert isinstance(reject(store, ants, NOW + REJECTED_EVERY), Handed)
+
+
+def test_a_moderators_rejections_are_all_told(store: Store, ants: MailingList) -> None:
+    assert all(isinstance(reject(store, ants, every=0.0), Handed) for _ in range(3))
+
+
+# Summaries
+
+
+def post_and_hold(connection: Connection, ants: MailingList, number: int, now: float) -> None:
+    letter = Letter(b"Subject: Leaf %d\r\n\r\n" % number, "anne@example.org")
+    hand_on(connection, IdMaker(), [Handed("in", ants.key, {"to_list": True}, letter)])
+    [held] = claim(connection, "in", 1, 60.0)
+    hold(connection, held, "nonmember", "Not a member.", "anne@example.org", now)
+
+
+def test_what_was_held_meanwhile_comes_in_one_summary(store: Store, ants: MailingList) -> None:
+    with store.begin() as connection:
+        for number in range(30):
+            post_and_hold(connection, ants, number, NOW + number)
+    assert tell(store, ants, NOW)
+    with store.begin() as connection:
+        assert summaries(connection, house(), NOW + 3.9 * HOUR) == []
+        [told] = summaries(connection, house(), NOW + 4 * HOUR)
+        assert summaries(connection, house(), NOW + 4 * HOUR) == []
+        assert summaries(connection, house(), NOW + 40 * HOUR) == []  # they know of these
+    assert envelopes([told]) == [STAFF]
+    assert isinstance(told.what, Letter)
+    shown = told.what.raw.decode()
+    assert "30 posts await" in shown
+    assert [f"Leaf {number}\r\n" in shown for number in range(30)] == [True] * 25 + [False] * 5
+    assert "And 5 more." in shown
+
+
+def test_the_order_of_a_summary_can_be_handed_on(store: Store, ants: MailingList) -> None:
+    with store.begin() as connection:
+        post_and_hold(connection, ants, 1, NOW)
+        hand_on(connection, IdMaker(), summaries(connection, house(), NOW + HOUR))
+    with store.begin() as connection:
+        [held] = claim(connection, "out", 10, 60.0)
+    assert (held.list_key, held.sender) == (ants.key, SITE_OWNER)
+    assert order_of(held.metadata).kind == "notice"
+
+
+# Mail for owners
+
+
+def send_owners(store: Store, ants: MailingList | None, site_owner: str) -> Handed | Stopped:
+    facts: dict[str, object] = {"to_owner": True, "envsender": site_owner}
+    if ants:
+        facts["listname"] = ants.posting_address
+    with store.read() as connection:
+        key = ants.key if ants else None
+        return pass_to_owners(connection, site_owner, RAW, "anne@example.org", facts, key)
+
+
+def test_mail_for_owners_goes_to_each_of_them_once(store: Store, ants: MailingList) -> None:
+    handed = send_owners(store, ants, SITE_OWNER)
+    assert isinstance(handed, Handed)
+    assert envelopes([handed]) == [STAFF]
+
+
+def test_postmasters_mail_goes_to_the_sites_owner(store: Store, ants: MailingList) -> None:
+    handed = send_owners(store, None, SITE_OWNER)
+    assert isinstance(handed, Handed)
+    assert envelopes([handed]) == [(SITE_OWNER,)]
+
+
+def test_a_site_whose_owner_is_its_own_postmaster_makes_no_loop(
+    store: Store, ants: MailingList
+) -> None:
+    assert isinstance(send_owners(store, None, "postmaster@example.com"), Stopped)
+
+
+def test_mail_for_owners_goes_round_once_and_then_stops(store: Store, ants: MailingList) -> None:
+    handed = send_owners(store, ants, SITE_OWNER)
+    assert isinstance(handed, Handed)
+    assert isinstance(handed.what, Letter)
+    assert take_apart(handed.what.raw).fields[0].name == "x-postroom-loop"
+    facts = {"listname": ants.posting_address, "to_owner": True, "envsender": SITE_OWNER}
+    with store.read() as connection:
+        again = pass_to_owners(connection, SITE_OWNER, handed.what.raw, SITE_OWNER, facts, ants.key)
+    assert isinstance(again, Stopped)
