@@ -74,6 +74,14 @@ def test_the_token_in_the_other_parts_is_blacked_out() -> None:
     assert b64encode(b"<p>Approved: " + b"*" * len(TOKEN))[:32] in new
 
 
+def test_only_the_first_such_line_goes_and_the_others_are_blacked_out() -> None:
+    line = f"Approved: {TOKEN}\r\n".encode()
+    black = b"Approved: " + b"*" * len(TOKEN) + b"\r\n"
+    assert cleaned(HEAD + b"\r\n" + line + b"Hello.\r\n" + line) == (
+        HEAD + b"\r\nHello.\r\n" + black
+    )
+
+
 def test_a_short_token_does_not_black_out_words() -> None:
     raw = HEAD + b"\r\nApproved: yes\r\nYes, yes.\r\n"
     assert cleaned(raw, "yes") == HEAD + b"\r\nYes, yes.\r\n"

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,8 @@ from tests.posting.kitchen import NOW, golden, order
 dkim = pytest.importorskip("dkim", reason="needs the extra dkim")
 serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
 rsa = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.rsa")
+padding = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.padding")
+hashes = pytest.importorskip("cryptography.hazmat.primitives.hashes")
 ec = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ec")
 
 RESULTS = (
@@ -166,6 +168,20 @@ def test_a_chain_that_failed_is_ended_and_never_continued(sealer: Sealer) -> Non
     assert sealer.seal(later, NOW) == (later, "not sealed: its ARC chain has ended")
 
 
+def test_the_seal_that_ends_a_chain_covers_its_own_set_alone(sealer: Sealer) -> None:
+    """RFC 8617 5.1.2."""
+    raw = take_apart(sealer.seal(post(), NOW).raw).without(["authentication-results"]).joined()
+    seal, message, results = take_apart(sealer.seal(again(raw, b"arc=fail"), NOW).raw).fields[:3]
+    tags, _, signature = seal.raw.rpartition(b"b=")
+    relaxed = dkim.canonicalization.Relaxed.canonicalize_headers(
+        [each.partition(b":")[::2] for each in (results.raw, message.raw, tags + b"b=\r\n")]
+    )
+    covered = b"".join(b"%b:%b" % each for each in relaxed).removesuffix(b"\r\n")
+    KEY.public_key().verify(
+        b64decode(signature), covered, padding.PKCS1v15(), hashes.SHA256()
+    )  # raises if it does not hold
+
+
 @pytest.mark.parametrize(
     "result",
     [
@@ -193,6 +209,8 @@ def test_a_chain_that_was_not_checked_is_left_alone(sealer: Sealer, result: byte
         b"ARC-Seal: nothing\r\n",
         b"ARC-Seal: i=0; cv=none\r\n",
         b"ARC-Seal: i=1\r\nARC-Seal: i=1\r\nARC-Seal: i=1\r\n",
+        b"ARC-Seal: i=1\r\nARC-Message-Signature: i=1\r\nARC-Authentication-Results: i=1\r\n"
+        b"ARC-Seal: i=1\r\n",
         b"ARC-Seal: i=2\r\nARC-Message-Signature: i=2\r\nARC-Authentication-Results: i=2\r\n",
         b"".join(
             b"ARC-%b: i=%d\r\n" % (name, n)
@@ -227,6 +245,7 @@ def test_many_fields_of_one_name_are_sealed_up_to_a_bound(sealer: Sealer) -> Non
     [
         (b"", "arc.key holds no private key"),
         (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "arc.key holds no"),
+        (pem(rsa.generate_private_key(65537, 1024)), "arc.key must be an RSA key of at least 2048"),
         (pem(ec.generate_private_key(ec.SECP256R1())), "arc.key must be an RSA key"),
         (
             KEY.private_bytes(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from postroom.lists.settings import Dmarc, Headers, Posting
 from postroom.mail.fields import take_apart
+from postroom.posting import own
 from postroom.posting.cook import CookInput, cook
 from postroom.posting.munge import Policy
 from postroom.posting.own import ascii_name, endpoint, mailto
@@ -179,6 +180,14 @@ def test_no_text_of_ours_makes_a_field_of_its_own(
     plain = cook(raw, order(raw, headers=Headers(archive_url="x" if url.strip() else "")))
     names = [each.name for each in take_apart(cook(raw, hostile).raw).fields]
     assert sorted(names) == sorted(each.name for each in take_apart(plain.raw).fields)
+
+
+@pytest.mark.parametrize("name", own.REPLACED)
+def test_fields_of_other_lists_are_replaced_and_never_go_out(name: str) -> None:
+    raw = f"From: a@b\r\n{name}: other\r\n{name.upper()}: another\r\n\r\n".encode()
+    cooked = cook(raw, order(raw))
+    assert b"other" not in cooked.raw
+    assert "removed: list fields and Sender of others" in cooked.notes
 
 
 def test_a_header_line_that_is_no_field_does_not_divide_the_header() -> None:

@@ -98,6 +98,12 @@ def test_a_mixed_message_gets_a_part_before_its_closing_boundary(close: bytes) -
     assert not read(new).defects
 
 
+def test_a_line_that_only_begins_like_the_boundary_closes_nothing() -> None:
+    inner = b"--B\r\n\r\nHello.\r\n--B--not\r\n--B--\r\n"
+    new, _ = added(part("Content-Type: multipart/mixed; boundary=B", inner))
+    assert texts(new) == ["Hello.\n--B--not", TEXT]
+
+
 def test_the_boundary_of_an_inner_part_is_not_taken_for_the_outer_one() -> None:
     inner = (
         b"--B\r\nContent-Type: multipart/alternative; boundary=B2\r\n\r\n"

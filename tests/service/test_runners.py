@@ -23,7 +23,8 @@ from postroom.base.observe import Log
 from postroom.base.settings import LogSettings, Service, Settings, SettingsError
 from postroom.runners.base import Outcome, Worker
 from postroom.service import runners as module
-from postroom.service.runners import Handed, Parts, Process
+from postroom.service.build import Parts
+from postroom.service.runners import Handed, Process
 from postroom.spool.handing import Handed as NewEntry
 from postroom.spool.handing import Letter, hand_on
 from postroom.spool.ids import IdMaker

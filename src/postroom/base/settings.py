@@ -49,10 +49,12 @@ def default_store_url() -> str:
 
 
 class Site(Struct, frozen=True, forbid_unknown_fields=True):
-    """Who we are. `owner` receives mail to postmaster and stands for the site."""
+    """Who we are. `owner` receives mail to postmaster and stands for the site; `web_url` is where
+    members' pages are, for links to unsubscribe (RFC 8058), empty where there are none."""
 
     hostname: str = msgspec.field(default_factory=_hostname)
     owner: str = DEFAULT_OWNER
+    web_url: str = ""
 
 
 class StoreSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -335,6 +337,11 @@ def _site_fault(settings: Settings) -> tuple[str, str] | None:
     for key, text, most in ("site.hostname", site.hostname, 253), ("lmtp.ident", ident, 250):
         if not (text.isascii() and text.isprintable() and 0 < len(text) <= most):
             return key, f"must be 1 to {most} printable ASCII characters"
+    if site.web_url and not re.fullmatch(r"https://[!-~]{1,200}", site.web_url):
+        return (
+            "site.web_url",
+            "must be an https URL, as in https://lists.example.com (RFC 8058 3.1)",
+        )
     if " " in site.hostname:
         return "site.hostname", "must be a host name"
     try:

@@ -59,7 +59,7 @@ class LazyGroup(click.Group):
 
 
 COMMANDS = {
-    "serve": Lazy("postroom.cli.serve:serve", "Accept mail over LMTP and send it on, until stopped."),
+    "serve": Lazy("postroom.cli.serve:serve", "Accept mail and send it on, until stopped."),
     "domain": Lazy("postroom.cli.domains:domain", "Mail domains and their aliases."),
     "list": Lazy("postroom.cli.lists:lists", "Mailing lists."),
     "member": Lazy("postroom.cli.members:members", "Members of lists."),

@@ -17,7 +17,7 @@ from postroom.service.supervisor import ROLES, run
 @click.option("--config", metavar="FILE", help="Settings, as before the subcommand.")
 @click.pass_context
 def serve(context: click.Context, only: str | None, config: str | None) -> None:
-    """Accept mail over LMTP and send it on, until stopped.
+    """Accept mail and send it on, until stopped.
 
     `lmtp` takes mail and puts it into its queues, `runners` serve the queues.
     SIGTERM or Ctrl-C finishes the work in hand and stops, a second one stops at once;

@@ -52,6 +52,7 @@ SHORT = 5.0  # seconds that a post may wait in memory for its next recipient
 
 Single = Callable[[str], bytes]
 T = TypeVar("T")
+_Waiting = tuple[Active, Record, asyncio.Future[None]]
 
 
 class Terms(NamedTuple):
@@ -82,6 +83,8 @@ class Courier:
         self._ids = IdMaker()
         self._posts: deque[Active] = deque()  # the next to have its turn comes first
         self._beginning: list[Claim] = []
+        self._records: list[_Waiting] = []
+        self._writing = False
         self._seeking = 0  # those who are about to ask for a batch
         self._owed: list[Claim] = []  # to be given back as soon as the database allows
         self._bell, self._work = asyncio.Event(), asyncio.Event()
@@ -274,7 +277,7 @@ class Courier:
         outcome = await connection.send(Transaction(sender, recipients, content, together))
         record, pending = self._judge(post, batch, outcome, str(connection.server))
         if record is not None:
-            await self._insist(partial(self._record, post, record))
+            await self._write_down(post, record)
         if record is not None or outcome.limit:
             post.failures = 0
         else:
@@ -318,9 +321,33 @@ class Courier:
             facts = {"entry": ids.show(post.held.id), "server": server, "recipients": len(ours)}
             self._log.error("mail server refuses us", **facts, reply=ours[0].reply)
 
-    def _record(self, post: Active, record: Record, connection: Connection) -> None:
-        ledger.record(connection, self._ids, post.held.id, [record])
-        self._tell(connection, post, [each for each in record.told if each.again_at is None])
+    async def _write_down(self, post: Active, record: Record) -> None:
+        """Durable when it returns. What many have to write while a commit is under way is
+        written together."""
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._records.append((post, record, written))
+        if not self._writing:
+            self._writing = True
+            self._spawn(self._write_all())
+        await written
+
+    async def _write_all(self) -> None:
+        while self._records:
+            some, self._records = self._records, []
+            await self._insist(partial(self._record, some))
+            for _, _, written in some:
+                if not written.done():  # whoever asked may have been cancelled
+                    written.set_result(None)
+        self._writing = False
+
+    def _record(self, some: Sequence[_Waiting], connection: Connection) -> None:
+        records: dict[Active, list[Record]] = {}
+        for post, record, _ in some:
+            records.setdefault(post, []).append(record)
+        for post, every in records.items():
+            ledger.record(connection, self._ids, post.held.id, every)
+            told = (each for record in every for each in record.told)
+            self._tell(connection, post, [each for each in told if each.again_at is None])
 
     def _tell(self, connection: Connection, post: Active, refused: Sequence[Told]) -> None:
         """Hand refusals on: members' to `bounces`, others' to the site's owner."""

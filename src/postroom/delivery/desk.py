@@ -27,6 +27,12 @@ class _Job(NamedTuple):
     answer: "asyncio.Future[Any]"
 
 
+class _Done(NamedTuple):
+    job: _Job
+    result: Any
+    error: BaseException | None
+
+
 class Desk:
     """A thread that reads and writes for an event loop."""
 
@@ -71,8 +77,8 @@ class Desk:
             if ended:
                 return
 
-    def _do(self, jobs: list[_Job]) -> list[tuple[_Job, Any, BaseException | None]]:
-        done = []
+    def _do(self, jobs: list[_Job]) -> list[_Done]:
+        done: list[_Done] = []
         reads = [job for job in jobs if not job.writes]
         writes = [job for job in jobs if job.writes]
         for some, begin in (reads, self._store.read), (writes, self._store.begin):
@@ -80,24 +86,27 @@ class Desk:
                 continue
             try:
                 with begin() as connection:
-                    results = [self._one(connection, job) for job in some]
+                    if len(some) == 1:  # the transaction itself undoes it
+                        results = [_Done(some[0], some[0].act(connection), None)]
+                    else:
+                        results = [self._one(connection, job) for job in some]
                 done += results
             except Exception as error:
-                done += [(job, None, error) for job in some]
+                done += [_Done(job, None, error) for job in some]
         return done
 
-    def _one(self, connection: Connection, job: _Job) -> tuple[_Job, Any, BaseException | None]:
+    def _one(self, connection: Connection, job: _Job) -> _Done:
         try:
             if not job.writes:
-                return job, job.act(connection), None
+                return _Done(job, job.act(connection), None)
             with connection.begin_nested():
-                return job, job.act(connection), None
+                return _Done(job, job.act(connection), None)
         except Exception as error:
             if not diagnose(error, committing=False).one_envelope:
                 raise  # the database's own trouble: the whole commit
-            return job, None, error
+            return _Done(job, None, error)
 
-    def _answer(self, done: list[tuple[_Job, Any, BaseException | None]]) -> None:
+    def _answer(self, done: list[_Done]) -> None:
         def tell() -> None:
             for job, result, error in done:
                 if job.answer.done():

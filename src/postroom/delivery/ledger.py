@@ -17,6 +17,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Integer,
+    Update,
     and_,
     bindparam,
     case,
@@ -227,15 +228,32 @@ def record(connection: Connection, ids: IdMaker, number: int, records: Sequence[
         for own, each in numbered
     ]
     connection.execute(insert(transmission), rows)
+    ones = [{"which": each.reached[0], "by": own} for own, each in numbered if _is_one(each)]
+    if ones:
+        connection.execute(_REACHED, [one | {"of": number} for one in ones])
     for own, each in numbered:
-        if each.reached:
+        if each.reached and not _is_one(each):
             where = (delivery.c.post == number) & _among(connection, each.reached) & _STILL
-            values = {"state": SENT, "transmission": own, "next_at": None}
-            reached = update(delivery).where(where).values(values)
-            connection.execute(reached.values(attempts=delivery.c.attempts + 1))
+            connection.execute(_reached(where, own))
     told = [(own, one) for own, each in numbered for one in each.told]
     if told:
         _tell(connection, number, told)
+
+
+def _is_one(each: Record) -> bool:
+    return len(each.reached) == 1
+
+
+def _reached(where: ColumnElement[bool], by: object) -> Update:
+    values = {"state": SENT, "transmission": by, "next_at": None}
+    return update(delivery).where(where).values(values | {"attempts": delivery.c.attempts + 1})
+
+
+# Many transactions with one recipient each are one statement, executed many times.
+_REACHED = _reached(
+    (delivery.c.post == bindparam("of")) & (delivery.c.n == bindparam("which")) & _STILL,
+    bindparam("by"),
+)
 
 
 def _tell(connection: Connection, number: int, told: Sequence[tuple[int, Told]]) -> None:

@@ -32,7 +32,7 @@ else:
     INSTALLED = True
 
 MOST_INSTANCES: Final = 50  # RFC 8617 4.2.1
-LEAST_BITS: Final = 1024  # RFC 8301 3.2
+LEAST_BITS: Final = 2048  # RFC 8301 3.2
 _SET: Final = ("arc-authentication-results", "arc-message-signature", "arc-seal")
 _SIGNED: Final = (
     "from",

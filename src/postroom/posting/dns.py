@@ -143,8 +143,8 @@ class Resolver:
         return known
 
     def _ask(self, name: dns.name.Name, deadline: float) -> _Known:
-        left = deadline - time.monotonic()
-        if self._dns is None or left <= 0:
+        left = deadline - time.monotonic()  # none left: it fails at once
+        if self._dns is None:
             return _Known(None, self._clock() + AGAIN, failed=True)
         try:
             answer = self._dns.resolve(

@@ -18,7 +18,7 @@ from typing import Final
 from postroom.mail.fields import LONGEST_WORD, Field, Parts, field
 from postroom.posting.mime import Kind, kind_of, newline_of, span_of
 
-SEPARATOR: Final = "\n-- \n"
+SEPARATOR: Final = "\n-- \n"  # its first line end also ends a soft line break (RFC 2045 6.7)
 _UNTOUCHABLE: Final = {
     "multipart/signed",
     "multipart/encrypted",
@@ -70,8 +70,6 @@ def _appended(body: bytes, kind: Kind, text: str) -> bytes | None:
         return None
     if not body.endswith((b"\r", b"\n")):
         body += newline
-    if kind.encoding == "quoted-printable" and re.search(rb"=[ \t]*+\r?\n?\Z", body[-100:]):
-        body += newline  # a soft line break must not join the author's last line with ours
     return body + ours.replace(b"\n", newline)
 
 

@@ -159,7 +159,7 @@ def with_replies(parts: Parts, headers: Headers, poster: Poster, moved: bool) ->
     somewhere, that is what counts as the author."""
     theirs = next((each for each in parts.all("reply-to") if each.value), None)
     ours = f"{phrase(poster.name)} <{poster.box}>"
-    authors = [] if headers.anonymous else _spelled(poster.authors)
+    authors = _spelled(poster.authors)
     if headers.reply_to == "author":
         if not moved or theirs or not authors:
             return parts, ""

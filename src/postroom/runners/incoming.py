@@ -52,12 +52,11 @@ Seal = Callable[[bytes], bytes]
 
 class Site(NamedTuple):
     """What the runner knows of its site. `seal` puts an ARC seal on a message, None where there
-    is no key; `links` is whether members have pages to unsubscribe on."""
+    is no key."""
 
     house: House
     resolver: Resolver
     seal: Seal | None = None
-    links: bool = False
 
 
 class Arrival(NamedTuple):

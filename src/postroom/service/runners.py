@@ -17,12 +17,11 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from postroom.base.observe import Log
 from postroom.base.settings import Settings, SettingsError, load
-from postroom.runners.base import Worker
+from postroom.service.build import Build, Parts, build, take_over
 from postroom.service.control import Control, loop_factory
 from postroom.service.sockets import UNFIT
 from postroom.store.engine import Store, StoreError, open_store
@@ -31,45 +30,6 @@ LOOK = 0.5  # seconds between looks whether all of it lives
 HANGS = 300.0  # seconds without a turn; by then what was claimed may be claimed by others
 SOON = 0.02  # seconds between looks whether threads have ended
 BRIEF = 1.0  # seconds for a task to end once it is cancelled
-
-
-class Task(Protocol):
-    """What runs on the loop. `turned_at` is as of time.monotonic()."""
-
-    turned_at: float
-
-    async def run(self) -> None:
-        """Work until stopped, then end what is in hand."""
-        ...
-
-    def wake(self) -> None:
-        """There may be something to do."""
-        ...
-
-    def stop(self) -> None:
-        """Begin nothing new."""
-        ...
-
-
-class Parts(NamedTuple):
-    """What serves the queues."""
-
-    workers: Sequence[Worker] = ()
-    tasks: Sequence[Task] = ()
-
-    @property
-    def all(self) -> list[Worker | Task]:
-        """Each of them."""
-        return [*self.workers, *self.tasks]
-
-
-Build = Callable[[Store, Settings, Log, Callable[[], None]], Parts]
-
-
-def build(store: Store, settings: Settings, log: Log, woken: Callable[[], None]) -> Parts:
-    """Put together all that serves a queue; nothing runs yet. `woken`, for any thread, is to
-    be called after a commit that may have handed something on. Raises `SettingsError`."""
-    return Parts()
 
 
 class Handed(NamedTuple):
@@ -247,6 +207,7 @@ def main() -> None:
     try:
         settings = load(config)
         store = open_store(settings.store.url)
+        take_over(store)
     except (SettingsError, StoreError) as error:
         print(f"postroom: {error}", file=sys.stderr)
         sys.exit(UNFIT)

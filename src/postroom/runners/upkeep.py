@@ -1,0 +1,82 @@
+"""Upkeep: what is to be done now and then, whether or not mail comes.
+
+For: summaries for owners of posts that wait, and forgetting what nobody will ask for any more.
+Guarantees: each step is a short transaction of its own, so the mail hardly notices; what goes
+wrong is said and tried again a minute later. A clock that is a year ahead forgets early what
+became of messages, and nothing else. Used from one event loop; works in another thread.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+from sqlalchemy import Connection
+
+from postroom.base.observe import Log
+from postroom.delivery import ledger
+from postroom.notices import courtesy
+from postroom.notices.letters import House
+from postroom.notices.telling import summaries
+from postroom.spool.handing import hand_on
+from postroom.spool.ids import IdMaker
+from postroom.spool.steps import purge_steps
+from postroom.store.engine import Store
+
+EVERY = 60.0  # seconds
+STEPS, ROWS = 20, 2000  # transactions of one kind at a time, rows of each
+
+
+class Upkeep:
+    """`kept` is how many seconds can be looked up what became of a message; `woken` is called
+    when something was handed on."""
+
+    def __init__(
+        self, store: Store, house: House, kept: float, log: Log, woken: Callable[[], None]
+    ) -> None:
+        self._store, self._house, self._kept = store, house, kept
+        self._log, self._woken = log, woken
+        self._ids = IdMaker()
+        self._stopping = asyncio.Event()
+        self.turned_at = time.monotonic()
+
+    async def run(self) -> None:
+        """Look after things until stopped."""
+        while not self._stopping.is_set():
+            self.turned_at = time.monotonic()
+            try:
+                await asyncio.to_thread(self.turn)
+            except Exception as error:  # nothing of it is the mail's concern
+                reason = " ".join(str(getattr(error, "orig", None) or error).split())
+                self._log.warning("upkeep put off", reason=reason)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EVERY):
+                    await self._stopping.wait()
+
+    def wake(self) -> None:
+        """New mail does not concern it."""
+
+    def stop(self) -> None:
+        """End after the step in hand. Called in the loop's thread."""
+        self._stopping.set()
+
+    def turn(self) -> None:
+        """Do what is due."""
+        now = time.time()
+        with self._store.begin() as connection:
+            told = summaries(connection, self._house, now)
+            hand_on(connection, self._ids, told)
+        if told:
+            self._log.info("owners told", lists=len(told))
+            self._woken()
+        before = now - self._kept
+        self._in_steps(lambda connection: ledger.purge(connection, before, ROWS))
+        self._in_steps(lambda connection: purge_steps(connection, before))
+        self._in_steps(lambda connection: courtesy.forget(connection, now), steps=1)
+
+    def _in_steps(self, forget: Callable[[Connection], int], steps: int = STEPS) -> None:
+        for _ in range(steps):
+            with self._store.begin() as connection:
+                gone = forget(connection)
+            if not gone or self._stopping.is_set():
+                return
