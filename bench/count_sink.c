@@ -2,9 +2,9 @@
  *
  * COUNT_SINK names a file of two records of four 64-bit numbers, the second one for recipients
  * whose address begins with COUNT_SINK_APART, the first one for all others: recipients, messages,
- * and when (CLOCK_MONOTONIC, nanoseconds) the first and the last of them came. A recipient counts
- * when the message has come to its final dot; the time is written before the number. Whoever
- * reads may set all to zero while nothing comes in. Only commands are understood, so a message
+ * and when (CLOCK_MONOTONIC, nanoseconds) the first transaction began (MAIL) and the last one was
+ * complete. A recipient counts when the message has come to its final dot; the time is written
+ * before the number. Whoever reads may set all to zero while nothing comes in. Only commands are understood, so a message
  * must not hold lines that look like MAIL, RCPT or a lone dot; BDAT is not counted.
  */
 #define _GNU_SOURCE
@@ -29,7 +29,7 @@ struct record {
 static struct client {
     char head[HEAD];
     size_t length; /* of the line so far */
-    uint64_t pending[2];
+    uint64_t began, pending[2];
 } clients[MOST];
 
 static struct record *records;
@@ -53,17 +53,22 @@ __attribute__((constructor)) static void prepare(void)
     }
 }
 
+static uint64_t now(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t) time.tv_sec * 1000000000 + (uint64_t) time.tv_nsec;
+}
+
 static void delivered(struct client *client)
 {
-    struct timespec now;
-    uint64_t at;
+    uint64_t at = now();
 
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    at = (uint64_t) now.tv_sec * 1000000000 + (uint64_t) now.tv_nsec;
     for (int i = 0; i < 2; i++)
         if (client->pending[i]) {
-            if (!records[i].recipients)
-                records[i].first = at;
+            if (!records[i].recipients || client->began < records[i].first)
+                records[i].first = client->began;
             records[i].last = at;
             records[i].messages++;
             records[i].recipients += client->pending[i];
@@ -80,8 +85,10 @@ static void line(struct client *client)
         delivered(client);
     else if (!strncasecmp(client->head, "RCPT TO:<", 9))
         client->pending[*apart && !strncmp(client->head + 9, apart, strlen(apart))]++;
-    else if (!strncasecmp(client->head, "MAIL FROM:", 10))
+    else if (!strncasecmp(client->head, "MAIL FROM:", 10)) {
         client->pending[0] = client->pending[1] = 0;
+        client->began = now();
+    }
     client->length = 0;
 }
 

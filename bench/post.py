@@ -38,6 +38,7 @@ from bench.process import Skip
 from bench.servers import Server, workplace
 
 PARTS = ("posts", "statements", "beside")
+WIDTH = 120  # columns of a file
 IDLE = 3.0  # seconds in which the runners are watched doing nothing
 
 
@@ -134,12 +135,11 @@ def _ours(plan: Plan, place: Path, into: Sink, tell: Tell, verp: bool) -> Iterat
 
 def _summed_up(name: str, members: int, runs: Sequence[tuple[Done, int | None]]) -> Posts:
     memory = [each for _, each in runs if each is not None]
-    wire = [done.recipients / done.wire for done, _ in runs if done.wire > 0]
     return Posts(
         name,
         members,
         summarise([done.rate for done, _ in runs]),
-        summarise(wire) if len(wire) == len(runs) else None,
+        summarise([done.recipients / done.wire for done, _ in runs]),
         summarise([done.seconds for done, _ in runs]),
         summarise([done.transactions for done, _ in runs]),
         summarise(memory) if memory else None,
@@ -214,6 +214,8 @@ def main(words: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
     out: Path = options.out.resolve()
     try:
         with Status("starting", console=console) as status:

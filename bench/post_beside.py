@@ -8,7 +8,7 @@ beside; a measurement during which the large post ended is a fault and not a fig
 import math
 from pathlib import Path
 
-from bench.figures import ratio, summarise
+from bench.figures import Ledger, ratio, summarise
 from bench.load import Load, LoadError, Run, calibrate, send
 from bench.measure import Tell
 from bench.post_figures import Beside
@@ -28,7 +28,8 @@ from bench.post_run import (
 from bench.post_sink import Sink, sink
 from bench.servers import Server
 
-DOOR = Load(10, to=f"small-request@{DOMAIN}")  # the queue `command` waits for nobody here
+QUEUE = "command"  # that nobody serves
+DOOR = Load(10, to=f"small-request@{DOMAIN}")
 ROOM = 4.0  # times as long as the door's run, alone, the large posts must take
 
 
@@ -37,6 +38,7 @@ class _Work:
 
     def __init__(self, plan: Plan, ours: Site, server: Server, into: Sink) -> None:
         self.plan, self.ours, self.server, self.into = plan, ours, server, into
+        self.sent = 0
         self.messages = calibrate(self.door, DOOR.sessions, plan.seconds)
         large = deliver(server.port, into, plan.large).seconds
         ours.settle()
@@ -44,7 +46,9 @@ class _Work:
 
     def door(self, messages: int) -> Run:
         """A run of the door."""
-        return send(self.server.port, DOOR, messages)
+        done = send(self.server.port, DOOR, messages)
+        self.sent += messages
+        return done
 
     def small(self) -> float:
         """Seconds until a post to the small list is delivered."""
@@ -111,6 +115,9 @@ def beside(plan: Plan, place: Path, tell: Tell) -> Beside:
                     f"alone, {with_large[-1]:,.0f} beside a large post; a small post "
                     f"{small[-1]:.3f} s alone, {small_late[-1]:.3f} s beside it"
                 )
+            ledger = Ledger(work.sent, ours.depths().get(QUEUE, 0))
+    if not ledger.balanced:
+        raise LoadError(f"{ledger.sent:,} messages were accepted, {ledger.queued:,} are queued")
     return Beside(
         plan.large,
         plan.small,
@@ -119,4 +126,5 @@ def beside(plan: Plan, place: Path, tell: Tell) -> Beside:
         ratio(summarise(with_large).median, summarise(alone).median),
         summarise(small),
         summarise(small_late),
+        ledger,
     )

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bench.figures import Summary, ratio, reached
+from bench.figures import Ledger, Summary, ratio, reached
 from bench.tables import Table
 
 PEER_TARGET, PEER_GOAL = 15.0, 30.0  # times the peer's rate, at PEER_MEMBERS
@@ -17,19 +17,20 @@ PEER_MEMBERS = 5_000
 MEMORY_TARGET = 200e6  # octets, at LARGE
 LARGE = 100_000
 DOOR_TARGET = 0.5  # of the door's rate, while a large post goes out
+SHOWN = 60  # characters of a statement
 SMALL_TARGET = 10.0  # seconds until a post to a small list is delivered meanwhile: "seconds"
 
 
 @dataclass(frozen=True)
 class Posts:
     """Posts to so many members. `rate` is recipients a second from the beginning of the LMTP
-    session to the last recipient, `wire` the same from the first transaction to the last one;
+    session to the last recipient, `wire` the same from the first MAIL to the last dot;
     `transactions` are of one post; `memory` in octets is the runners', where it was looked at."""
 
     name: str
     members: int
     rate: Summary
-    wire: Summary | None
+    wire: Summary
     seconds: Summary
     transactions: Summary
     memory: Summary | None = None
@@ -51,7 +52,7 @@ class Statements:
 @dataclass(frozen=True)
 class Beside:
     """While a post to `members` goes out: messages a second at the door, and seconds until a
-    post to a list of `small` is delivered; each alone and beside it."""
+    post to a list of `small` is delivered; each alone and beside it. `ledger` is the door's."""
 
     members: int
     small: int
@@ -60,6 +61,7 @@ class Beside:
     door_ratio: float | None
     small_alone: Summary
     small_beside: Summary
+    ledger: Ledger
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def posts_table(posts: Sequence[Posts], ours: str, peer: str) -> Table:
                 _peer_verdict(value) if judged else "",
                 *_summary(each.rate),
                 f"{each.seconds.median:.3f}",
-                f"{each.wire.median:,.0f}" if each.wire else "",
+                f"{each.wire.median:,.0f}",
                 f"{each.transactions.median:,.0f}",
             )
         )
@@ -147,7 +149,7 @@ def posts_table(posts: Sequence[Posts], ours: str, peer: str) -> Table:
         (
             "recipients/s: from the beginning of the LMTP session that hands the post over until "
             "smtp-sink has the last recipient. On the wire: recipients/s from the first "
-            "transaction to the last one.",
+            "MAIL to the last dot.",
             f"Targets for the ratio: {PEER_TARGET:g}, and {PEER_GOAL:g} as the goal.",
         ),
     )
@@ -223,7 +225,7 @@ def statements_table(rows: Sequence[Statements]) -> Table:
             "As SQLite ran them in the runners process, a row of many as a statement each; "
             "without those that it runs while idle, too.",
             *(
-                f"{number / transactions:.2f} more for each transaction more: {shape}"
+                f"{number / transactions:.2f} more for each transaction more: {shape[:SHOWN]}"
                 for shape, number in more.most_common()
                 if transactions
             ),
@@ -259,6 +261,8 @@ def beside_table(beside: Beside) -> Table:
         (
             "The door: 4,000-octet messages over 10 sessions to an address whose queue is not "
             "served, so that only the door and the post are at work.",
+            f"Its queue holds {beside.ledger.queued:,} of the {beside.ledger.sent:,} messages that "
+            "were accepted.",
         ),
     )
 

@@ -42,7 +42,7 @@ class Done(NamedTuple):
     recipients: int
     transactions: int
     seconds: float  # from the beginning of the LMTP session to the last recipient
-    wire: float  # from the first transaction to the last one
+    wire: float  # from the first transaction's begin to the last one's end
 
     @property
     def rate(self) -> float:

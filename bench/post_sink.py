@@ -29,7 +29,8 @@ RECORDS = 2
 
 
 class Arrived(NamedTuple):
-    """What has come since the last `clear`; times as of time.monotonic()."""
+    """What has come since the last `clear`; `first` is when the first transaction began (MAIL),
+    `last` when the last one was complete, as of time.monotonic()."""
 
     recipients: int
     messages: int

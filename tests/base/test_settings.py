@@ -12,6 +12,7 @@ import pytest
 import postroom
 from postroom.base.places import Tcp, Unix, parse_listen
 from postroom.base.settings import (
+    Destination,
     Settings,
     SettingsError,
     default_store_url,
@@ -52,14 +53,18 @@ class Key(NamedTuple):
     value: Any
     wrong: str
     allowed: str
-    beside: tuple[str, str] | None = None  # another key of the section that it needs
+    beside: dict[str, str] = {}  # other keys of the section that it needs
 
 
+ONLY_IN_FILE = "only in the file"
 KEYS = [
     Key(
         "site.hostname", '"lists.example.com"', "lists.example.com", "lists.example.com", "5", "str"
     ),
     Key("site.owner", '"boss@example.com"', "boss@example.com", "boss@example.com", "[]", "str"),
+    Key(
+        "site.web_url", '"https://a.example"', "https://a.example", "https://a.example", "1", "str"
+    ),
     Key("store.url", '"sqlite:////a/b.db"', "sqlite:////a/b.db", "sqlite:////a/b.db", "1", "str"),
     Key("store.min_free_space", "5", "5", 5, '"5"', "int"),
     Key("store.receipts_kept", "1.5", "1.5", 1.5, '"x"', "float"),
@@ -68,7 +73,7 @@ KEYS = [
     Key("lmtp.socket_group", '"mail"', "mail", "mail", "8", "str"),
     Key("lmtp.allow", '["192.0.2.0/24"]', "192.0.2.0/24", ("192.0.2.0/24",), '"::1"', "array"),
     Key("lmtp.tls_certificate", '"/a.pem"', "/a.pem", "/a.pem", "true", "str"),
-    Key("lmtp.tls_key", '"/k"', "/k", "/k", "1", "str", ("tls_certificate", "/a.pem")),
+    Key("lmtp.tls_key", '"/k"', "/k", "/k", "1", "str", {"tls_certificate": "/a.pem"}),
     Key("lmtp.ident", '"hello"', "hello", "hello", "true", "str"),
     Key("lmtp.refuse_unknown", '"at-rcpt"', "at-rcpt", "at-rcpt", '"never"', "enum value 'never'"),
     Key("lmtp.max_message_size", "1000", "1000", 1000, "1.5", "int"),
@@ -82,6 +87,35 @@ KEYS = [
     Key("maps.listen", '""', "", "", "8025", "str"),
     Key("metrics.listen", '"unix:/a"', "unix:/a", "unix:/a", "9125", "str"),
     Key("service.drain", "0.5", "0.5", 0.5, "inf", "<= 86400"),
+    Key("smtp.host", '["a", "b:587"]', "a, b:587,", ("a", "b:587"), '"a"', "array"),
+    Key("smtp.port", "587", "587", 587, "0", ">= 1"),
+    Key("smtp.starttls", '"always"', "always", "always", '"maybe"', "enum value 'maybe'"),
+    Key("smtp.user", '"u"', "u", "u", "1", "str", {"password": "p"}),
+    Key("smtp.password", '"p"', "p", "p", "1", "str", {"user": "u"}),
+    Key("smtp.connections", "3", "3", 3, "0", ">= 1"),
+    Key("smtp.recipients", "50", "50", 50, "0", ">= 1"),
+    Key("smtp.hello", '"a.example"', "a.example", "a.example", "1", "str"),
+    Key("delivery.expire_after", "1.5", "1.5", 1.5, "0", "> 0"),
+    Key("delivery.retry_first", "60", "60", 60.0, "0", "> 0"),
+    Key("delivery.retry_most", "600", "600", 600.0, "0", "> 0"),
+    Key("delivery.verp_share", "1", "1", 1.0, "2", "<= 1"),
+    Key("delivery.kept", "30", "30", 30.0, "0", "> 0"),
+    Key(
+        "delivery.destinations",
+        '{"a.example" = {per_minute = 5}}',
+        ONLY_IN_FILE,
+        {"a.example": Destination(0, 5)},
+        "5",
+        "object",
+    ),
+    Key("notices.templates", '"/t"', "/t", "/t", "5", "str"),
+    Key("dns.timeout", "2", "2", 2.0, "0", "> 0"),
+    Key("dns.offline", "true", "true", True, '"x"', "bool"),
+    Key("dns.servers", '["192.0.2.1"]', "192.0.2.1,", ("192.0.2.1",), '"a"', "array"),
+    Key("arc.key", '"/k"', "/k", "/k", "1", "str", {"selector": "s", "domain": "a.example"}),
+    Key("arc.selector", '"s"', "s", "s", "1", "str"),
+    Key("arc.domain", '"a.example"', "a.example", "a.example", "1", "str"),
+    Key("arc.authserv_id", '"mx.a.example"', "mx.a.example", "mx.a.example", "1", "str"),
     Key("log.format", '"human"', "human", "human", '"xml"', "enum value 'xml'"),
     Key("log.level", '"debug"', "debug", "debug", "10", "str"),
 ]
@@ -107,7 +141,7 @@ def test_the_tests_below_cover_every_setting() -> None:
 @each_key
 def test_a_setting_is_read_from_the_file(place: Path, key: Key) -> None:
     section, _, name = key.name.partition(".")
-    beside = "{} = {!r}".format(*key.beside) if key.beside else ""
+    beside = "\n".join(f"{other} = {value!r}" for other, value in key.beside.items())
     found = read(place, f"[{section}]\n{name} = {key.toml}\n{beside}\n")
     assert value_of(found, key.name) == key.value
     assert value_of(Settings(), key.name) != key.value
@@ -115,11 +149,13 @@ def test_a_setting_is_read_from_the_file(place: Path, key: Key) -> None:
 
 @each_key
 def test_the_environment_comes_before_the_file(place: Path, key: Key) -> None:
+    if key.text == ONLY_IN_FILE:
+        pytest.skip("not from the environment")
     section, _, name = key.name.partition(".")
     variable = f"POSTROOM_{section}__{name}".upper()
     environment = {variable: key.text}
-    if key.beside:
-        environment[f"POSTROOM_{section}__{key.beside[0]}".upper()] = key.beside[1]
+    for other, value in key.beside.items():
+        environment[f"POSTROOM_{section}__{other}".upper()] = value
     assert value_of(load(None, environment), key.name) == key.value
     default = json.dumps(value_of(Settings(), key.name))
     environment["POSTROOM_LOG__LEVEL"] = "debug"
@@ -147,8 +183,8 @@ def test_without_anything_there_are_defaults_that_work(place: Path) -> None:
     ("toml", "said"),
     [
         (
-            "[smtp]\n",
-            "smtp: unknown section; there are site, store, lmtp, maps, metrics, service, log",
+            "[imap]\n",
+            "imap: unknown section; there are site, store, lmtp, maps, metrics, service, smtp,",
         ),
         ("[lmtp]\nport = 1\n", "lmtp.port: unknown key; [lmtp] has listen, socket_mode,"),
         ("lmtp = 1\n", "lmtp: must be a section, [lmtp]"),
@@ -193,7 +229,7 @@ def test_what_cannot_be_is_refused_and_the_file_named(place: Path, toml: str, sa
 @pytest.mark.parametrize(
     ("variable", "text", "said"),
     [
-        ("SMTP__PORT", "1", "environment: smtp: unknown section"),
+        ("IMAP__PORT", "1", "environment: imap: unknown section"),
         ("LMTP__PORT", "1", "environment: lmtp.port: unknown key"),
         ("LMTP__MAX_RECIPIENTS", "many", "environment: lmtp.max_recipients: Expected `int`"),
         ("LMTP__MAX_RECIPIENTS", "0", "environment: lmtp.max_recipients: Expected `int` >= 1"),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.figures import Summary, summarise
+from bench.figures import Ledger, Summary, summarise
 from bench.load import LoadError
 from bench.post import arguments
 from bench.post_figures import (
@@ -29,8 +29,8 @@ from bench.post_figures import (
     tables,
     times,
 )
-from bench.post_ours import TRACES, Trace, shape
-from bench.post_run import exactly, lists, message
+from bench.post_ours import TRACES, Site, Trace, peak, runners_of, shape
+from bench.post_run import address, deliver, exactly, hand_over, lists, message
 from bench.post_sink import APART, Arrived, Sink, sink
 from bench.process import Skip, clean_environment
 from bench.tables import Table
@@ -146,6 +146,36 @@ def test_no_two_posts_are_the_same_and_none_looks_like_commands() -> None:
     assert not [line for line in first.splitlines() if line == "." or line.startswith("RCPT")]
 
 
+# A post of ours
+
+
+def test_a_post_is_followed_from_the_door_to_its_last_reader(counted: Sink, tmp_path: Path) -> None:
+    log = tmp_path / "trace"
+    log.touch()
+    ours = Site(tmp_path / "postroom", counted.port, verp=False, trace=log)
+    ours.create(lists([12]))
+    trace = Trace(log)
+    with ours.serve() as server:
+        trace.since()
+        with peak(runners_of(server.pid)) as most:
+            done = deliver(server.port, counted, 12)
+            ours.settle()
+    assert (done.recipients, done.transactions) == (12, 1)
+    assert 0 < done.wire < done.seconds
+    assert most[0] > 10e6
+    expanded = [each for each in trace.since() if each.startswith("INSERT INTO delivery")]
+    assert len(expanded) == 1
+
+
+def test_a_post_that_waits_for_a_moderator_is_an_error(counted: Sink, tmp_path: Path) -> None:
+    ours = Site(tmp_path / "postroom", counted.port, verp=False)
+    ours.create(lists([2]))
+    with ours.serve() as server:
+        hand_over(server.port, address(2), "stranger@example.org")
+        with pytest.raises(LoadError, match=r"posts went astray.*held"):
+            ours.settle()
+
+
 # Statements
 
 
@@ -245,7 +275,8 @@ def beside(ratio: float, seconds: float) -> Beside:
     def once(value: float) -> Summary:
         return summarise([value])
 
-    return Beside(100_000, 100, once(100), once(ratio * 100), ratio, once(0.1), once(seconds))
+    rates = once(100), once(ratio * 100), ratio
+    return Beside(100_000, 100, *rates, once(0.1), once(seconds), Ledger(1, 1))
 
 
 @pytest.mark.parametrize(

@@ -252,8 +252,8 @@ class Spool(RuleBasedStateMachine):
                 entry.available_at = min(entry.available_at, now)
                 freed += 1
             elif entry.lease is None and entry.available_at > now:
-                ahead = entry.retried_at is not None and entry.retried_at > now + SKEW
-                if entry.attempts == 0 or ahead or entry.available_at > now + LONGEST_WAIT:
+                ahead = entry.retried_at is None or entry.retried_at > now + SKEW
+                if ahead or entry.available_at > now + LONGEST_WAIT:
                     entry.available_at = now
                     freed += 1
         with self.store.begin() as connection:

@@ -6,8 +6,9 @@ import pysqlite3.dbapi2 as sqlite
 import pytest
 from sqlalchemy import delete, event, insert, update
 
+from postroom.delivery import ledger
 from postroom.delivery import trace as module
-from postroom.delivery.ledger import GONE, PENDING, REFUSED, SENT
+from postroom.delivery.ledger import GONE, PENDING, REFUSED, SENT, Record, Told
 from postroom.delivery.trace import Recipient, Trace, Waiting, recipients, trace
 from postroom.spool import ids
 from postroom.spool.handing import Handed, Letter, hand_on
@@ -327,3 +328,30 @@ def test_an_entry_whose_message_is_lost_is_no_obstacle(sqlite_store: Store) -> N
     behind.close()
     found = only(sqlite_store)
     assert (found.kind, found.sender, found.size, found.received_at) == ("post", "", 0, 1234.5)
+
+
+def test_what_delivery_wrote_down_is_what_is_shown(spool: Store) -> None:
+    people = ("anne@a.example", "bart@b.example", "cora@c.example")
+    order = Order("owner", "", NAME, recipients=people)
+    letter = Letter(RAW % NAME.encode(), "")
+    with spool.begin() as connection:
+        metadata = order.metadata("ant@example.com", 9)
+        hand_on(connection, make_id, [Handed(OUT, 1, metadata, letter)])
+    [claim] = take(spool, name=OUT)
+    refused = Told(2, people[1], None, "550 5.1.1 No such user", None)
+    later = Told(3, people[2], None, "451 4.7.1 Later", MADE + 60)
+    with spool.begin() as connection:
+        ledger.expand(connection, claim, order)
+        told = Record("mx:25", MADE, "250 Ok", [1], [refused, later])
+        ledger.record(connection, make_id, claim.id, [told])
+    found = look(spool)
+    assert [(each.id, each.kind) for each in found.waiting] == [(claim.id, "owner")]
+    assert [each.states for each in found.posts] == [
+        {"pending": 1, "sent": 1, "refused": 1, "gone": 0}
+    ]
+    common = (MADE, "mx:25")
+    assert everyone(spool, claim.id) == [
+        Recipient(1, people[0], "sent", 1, None, "250 Ok", *common),
+        Recipient(2, people[1], "refused", 1, None, "550 5.1.1 No such user", *common),
+        Recipient(3, people[2], "pending", 1, MADE + 60, "451 4.7.1 Later", *common),
+    ]

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import io
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, TypeVar
@@ -20,9 +21,11 @@ from postroom.base.observe import Log
 from postroom.base.places import Tcp
 from postroom.base.settings import LogSettings
 from postroom.delivery import courier as courier_module
+from postroom.delivery import docket as docket_module
 from postroom.delivery import pool as pool_module
+from postroom.delivery.active import Single
 from postroom.delivery.connection import Access
-from postroom.delivery.courier import Courier, Single, Terms
+from postroom.delivery.courier import Courier, Terms
 from postroom.delivery.destinations import Destinations, Limit
 from postroom.delivery.ledger import STATES, Told
 from postroom.delivery.policy import Limits
@@ -54,6 +57,8 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """All pauses are short: tests look at what is done after them."""
     monkeypatch.setattr(courier_module, "POLL", 0.01)
     monkeypatch.setattr(courier_module, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(docket_module, "PAUSE", 0.01)
+    monkeypatch.setattr(docket_module, "LONGEST_PAUSE", 0.01)
     monkeypatch.setattr(pool_module, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(pool_module, "LONGEST_PAUSE", 0.02)
 
@@ -100,6 +105,7 @@ class Office:
         self._ids = IdMaker()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
         self._target = _Target(self._tell)
         self.log = Log(LogSettings(format="json"), self._target)
         event.listen(store.engine, "checkin", lambda *_: self._tell())
@@ -130,10 +136,10 @@ class Office:
         """Put a notice into `out`."""
         return self.order(Order("notice", "", "<note@example.com>", recipients), raw)
 
-    def order(self, order: Order, raw: bytes = RAW) -> int:
-        """Put anything into `out`."""
-        facts = order.metadata(LIST, len(raw))
-        handed = Handed(OUT, self.key, facts, Letter(raw, order.sender))
+    def order(self, order: Order, raw: bytes = RAW, *, ours: bool = True) -> int:
+        """Put anything into `out`, the list's or the site's own."""
+        facts = order.metadata(LIST if ours else "", len(raw))
+        handed = Handed(OUT, self.key if ours else None, facts, Letter(raw, order.sender))
         with self.store.begin() as connection:
             return hand_on(connection, self._ids, [handed])[0]
 
@@ -173,8 +179,7 @@ class Office:
             .order_by(one.n)
         )
         return [
-            Recipient(n, email, STATES[state], *rest)
-            for n, email, state, *rest in self.look(found)
+            Recipient(n, email, STATES[state], *rest) for n, email, state, *rest in self.look(found)
         ]
 
     def of(self, number: int, state: str) -> set[str]:
@@ -203,7 +208,9 @@ class Office:
 
     def steps(self) -> list[tuple[str, dict[str, Any]]]:
         """All steps, oldest first."""
-        found = self.look(select(schema.step.c.what, schema.step.c.facts).order_by(schema.step.c.id))
+        found = self.look(
+            select(schema.step.c.what, schema.step.c.facts).order_by(schema.step.c.id)
+        )
         return [(what, json.loads(facts)) for what, facts in found]
 
     def said(self, event: str) -> list[dict[str, Any]]:
@@ -222,6 +229,7 @@ class Office:
                     self._changed.clear()
                     if found := look():
                         return found
+                    assert self._task is None or not self._task.done(), self._task
                     await self._changed.wait()
         except TimeoutError:
             raise AssertionError(f"{what}: {self._target.getvalue()[-2000:]}") from None
@@ -237,7 +245,7 @@ class Office:
         def look() -> bool:
             found = self.entry(number)
             assert found is not None, "it is done"
-            return found.lease is None and bool(self.recipients(number))
+            return found.lease is None and found.available_at > time.time()
 
         await self.until(look, "put off")
 
@@ -266,12 +274,13 @@ class Office:
     async def working(self, *servers: MailServer | int, **how: Any) -> AsyncIterator[Courier]:
         """A courier at work, stopped at the end."""
         courier = self.courier(*servers, **how)
-        task = asyncio.ensure_future(courier.run())
+        self._task = task = asyncio.ensure_future(courier.run())
         task.add_done_callback(lambda _: self._changed.set())
         try:
             yield courier
             assert not task.done(), "it died"
         finally:
+            self._task = None
             courier.stop()
             async with asyncio.timeout(PATIENCE):
                 await task

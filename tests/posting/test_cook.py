@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from postroom.lists.settings import Dmarc, Headers, Posting
 from postroom.mail.fields import take_apart
-from postroom.posting import own
 from postroom.posting.cook import CookInput, cook
 from postroom.posting.munge import Policy
 from postroom.posting.own import ascii_name, endpoint, mailto
@@ -182,7 +181,10 @@ def test_no_text_of_ours_makes_a_field_of_its_own(
     assert sorted(names) == sorted(each.name for each in take_apart(plain.raw).fields)
 
 
-@pytest.mark.parametrize("name", own.REPLACED)
+@pytest.mark.parametrize(
+    "name",
+    [*OURS[:8], "List-Archive", "List-Unsubscribe-Post"],
+)
 def test_fields_of_other_lists_are_replaced_and_never_go_out(name: str) -> None:
     raw = f"From: a@b\r\n{name}: other\r\n{name.upper()}: another\r\n\r\n".encode()
     cooked = cook(raw, order(raw))
@@ -324,6 +326,15 @@ def test_personal_messages_have_one_way_out_whatever_the_links(
     assert len(parts.all("list-unsubscribe")) == len(parts.all("list-unsubscribe-post")) == 1
     others = parts.without(["list-unsubscribe", "list-unsubscribe-post"])
     assert others == take_apart(cooked).without(["list-unsubscribe"])
+
+
+@pytest.mark.parametrize("hostile", [f"{URL}\r\nBcc: x@y.example", f"{URL}>\n\nbody", "\r\n \x00<"])
+def test_a_link_cannot_make_a_field(hostile: str) -> None:
+    cooked = cook(b"From: a@b\r\n\r\nbody", order(b"")).raw
+    expected = [each.name for each in take_apart(personalise(cooked, URL, MAIL)).fields]
+    for mine in (personalise(cooked, hostile, MAIL), personalise(cooked, URL, hostile)):
+        assert [each.name for each in take_apart(mine).fields] == expected
+        assert mine.count(b"<") == personalise(cooked, URL, MAIL).count(b"<")
 
 
 def test_a_message_without_the_field_gets_it_and_keeps_its_body() -> None:

@@ -30,7 +30,6 @@ from tests.posting.kitchen import golden, order
 ReplyTo = Literal["author", "list", "both", "address"]
 ANN, BOB = Author("Ann Lee", "ann@example.org"), Author("", "bob@mail.example.org")
 BOX = Mailbox("ants", "lists.example.com")
-NOBODY = Poster((), BOX, "Ants")
 
 
 def read(raw: bytes) -> EmailMessage:

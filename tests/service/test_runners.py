@@ -84,6 +84,7 @@ class Run:
         self.task = Idle()
         self.settings = Settings(service=Service(drain=PATIENCE))
         self.built: list[Settings] = []  # for which settings, each time
+        self.workers: list[Worker] = []
         self.refuses = ""  # why what is to be built cannot be
         self.process: Process
 
@@ -93,7 +94,8 @@ class Run:
         if self.built:
             self.task = Idle()
         self.built.append(settings)
-        return Parts([Worker(store, Counted(lambda: self.work()), log, woken)], [self.task])
+        self.workers.append(Worker(store, Counted(lambda: self.work()), log, woken))
+        return Parts([self.workers[-1]], [self.task])
 
     def play(self, scenario: Callable[[], Coroutine[Any, Any, None]], beat: float = 0.0) -> int:
         """Run the process and, once it serves, what a test does; returns its exit status."""
@@ -135,6 +137,8 @@ class Run:
         return [json.loads(line)["event"] for line in self._log.getvalue().splitlines()]
 
     def close(self) -> None:
+        for worker in self.workers:
+            worker.stop()
         for each in self.control, self._theirs:
             each.close()
         for number in self.heard, self.bell:

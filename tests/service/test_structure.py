@@ -44,6 +44,12 @@ def test_d13_what_runs_the_event_loop_cannot_touch_storage(module: str) -> None:
     assert storage_among(modules) == set()
 
 
+@pytest.mark.parametrize("module", ["postroom.service.door", "postroom.service.supervisor"])
+def test_what_takes_mail_does_not_carry_what_sends_it(module: str) -> None:
+    sending = ("postroom.runners", "postroom.posting", "postroom.delivery", "postroom.notices")
+    assert [each for each in imported_by(module) if each.startswith(sending)] == []
+
+
 def test_d13_the_intake_process_is_where_storage_is() -> None:
     assert {"sqlalchemy", "pysqlite3", "postroom.store"} <= storage_among(
         imported_by("postroom.service.intake")

@@ -29,6 +29,7 @@ from postroom.service.child import BACKOFF_MOST, Child, Role
 from postroom.service.sockets import UNFIT
 from postroom.service.supervisor import Supervisor
 from postroom.service.systemd import Manager
+from tests.integration.processes import eventually
 
 CONTROL = "int(sys.argv[sys.argv.index('--control') + 1])"
 SERVED = f"os.write({CONTROL}, b'R'); "
@@ -368,9 +369,24 @@ SERVING = "READY=1\nSTATUS=serving on 127.0.0.1:8024"
 
 
 def fifo(directory: Path) -> Path:
-    """Who opens it to read waits until somebody writes, and the other way round."""
+    """Who opens it to read waits until somebody has written."""
     os.mkfifo(directory / "fifo")
     return directory / "fifo"
+
+
+@contextlib.contextmanager
+def held(gate: Path) -> Iterator[None]:
+    """Wait until somebody has opened the gate; he waits until this ends."""
+
+    def opened() -> int:
+        try:
+            return os.open(gate, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads
+            return 0
+
+    writer = eventually(opened, "the gate is opened")
+    yield
+    os.close(writer)
 
 
 def test_they_are_ready_when_all_serve_and_start_one_after_the_other(
@@ -378,7 +394,7 @@ def test_they_are_ready_when_all_serve_and_start_one_after_the_other(
 ) -> None:
     gate = fifo(tmp_path)
     server.start(lmtp=ENDS_WELL, runners=f"open({str(gate)!r}).read(); {ENDS_WELL}")
-    with gate.open("w"):  # the runners were started, so the door serves
+    with held(gate):  # the runners were started, so the door serves
         assert said.told == []
         assert capsys.readouterr().err == ""
     assert said.hear("READY") == SERVING
@@ -473,7 +489,7 @@ def test_a_reload_ends_when_all_have_done_it(server: Server, said: Said, tmp_pat
     said.hear("READY")
     server.signal(signal.SIGHUP)
     said.hear("RELOADING")
-    with gate.open("w"):
+    with held(gate):
         assert said.told == []
     assert said.hear("READY") == SERVING
 

@@ -33,9 +33,8 @@ _SAYINGS = {
     "discarded": "{sentence} ({reason})",
     "accepted": "{sentence} ({reason})",
     "accepted by a moderator": "by {by}",
-    "passed to the owners": "to {recipients} recipients",
-    "expanded": "to {recipients} recipients",
-    "done": "{sent} sent, {refused} refused, {gone} gone",
+    "passed to the owners": "recipients: {recipients}",
+    "expanded": "recipients: {recipients}",
 }
 
 
@@ -183,8 +182,8 @@ def _print_waiting(each: Waiting) -> None:
         state = f"set aside: `postroom queue show {ids.show(each.id)}` says why"
     else:
         state = _due(each.available_at)
-    what = f"waits in queue {each.queue} ({ids.show(each.id)}): {state}, {_times(each.attempts)}"
-    click.echo(safe(what))
+    tried = f", {_times(each.attempts)}" if each.attempts else ""
+    click.echo(safe(f"waits in queue {each.queue} ({ids.show(each.id)}): {state}{tried}"))
     whence = f"from {each.peer} ({each.lhlo})" if each.peer else "made here"
     told = [
         f"for {each.list or 'the site owner'}{f', {each.kind}' if each.kind else ''}",

@@ -1,8 +1,9 @@
 """A post on its way out: which recipients come next.
 
 For: the courier, which has several under way and gives each its turn. Guarantees: recipients
-come in the order of domains, a window of them in memory; each is in one batch at a time; those
-of a domain that must wait are passed over, and come in a later pass. Knows no I/O.
+come in the order of domains, a window of them in memory; each is in one batch at a time. Those
+of a domain that must wait are set aside, a window of them too, and the others go on. Knows no
+I/O.
 """
 
 from collections import deque
@@ -18,6 +19,8 @@ from postroom.spool.queue import Claim
 
 WINDOW = 2000  # recipients that are read at once
 LOW = 1000  # and when there are fewer, it is time to read more
+
+Single = Callable[[str], bytes]  # makes the message for one recipient
 
 
 class Batch(NamedTuple):
@@ -39,23 +42,25 @@ class Active:
         order: Order,
         created_at: float,
         content: Prepared,
-        single: Callable[[str], bytes] | None,
+        single: Single | None,
         share: float,
     ) -> None:
-        """`single` makes the message for one recipient, where each has one of their own; `share`
-        is that of the recipients who are sent to singly for VERP."""
+        """`single` is None where all get the same message; `share` is that of the recipients who
+        are sent to singly for VERP."""
         self.held, self.order, self.created_at = held, order, created_at
         self.content, self.single = content, single
         self._share = 1.0 if order.personal else share if order.verp else 0.0
         self._together: deque[Row] = deque()
         self._singles: deque[Row] = deque()
+        # Those of domains that must wait, by domain and whether each is to be sent to singly.
+        self._aside: dict[tuple[str, bool], deque[Row]] = {}
         self.cursor = 0
         self.complete = False  # all that are due in this pass have been read
         self.reading = False
         self.in_hand = 0  # batches
         self.failures = 0  # transactions in a row that came to nothing
         self.not_before = 0.0
-        self.waiting: set[str] = set()  # domains that are passed over in this pass
+        self.waiting: set[str] = set()  # domains of which no more are read in this pass
 
     @property
     def rows(self) -> int:
@@ -74,7 +79,8 @@ class Active:
     @property
     def passed(self) -> bool:
         """Whether this pass is over."""
-        return self.complete and not self.reading and not self.rows and not self.in_hand
+        there = self.rows or self.in_hand or self._aside
+        return self.complete and not self.reading and not there
 
     def again(self, not_before: float) -> None:
         """Begin another pass, at that time."""
@@ -95,9 +101,16 @@ class Active:
         if rows:
             self.cursor = rows[-1].n
 
-    def put_back(self, rows: Sequence[Row], single: bool) -> None:
-        """Recipients of a transaction that came to nothing: they come first again."""
+    def put_back(self, rows: Sequence[Row] | deque[Row], single: bool) -> None:
+        """Recipients who are to be sent to after all: they come first again."""
         (self._singles if single else self._together).extendleft(reversed(rows))
+
+    def resume(self, destinations: Destinations, now: float) -> bool:
+        """Bring back those whose domain need not wait any more; whether there were any."""
+        free = [key for key in self._aside if destinations.room(key[0], now) > 0]
+        for domain, single in free:
+            self.put_back(self._aside.pop((domain, single)), single)
+        return bool(free)
 
     def take(self, limit: int, xverp: bool, destinations: Destinations, now: float) -> Batch | None:
         """The recipients of the next transaction, None if nobody is to be sent to now. With
@@ -129,10 +142,20 @@ class Active:
                 while source and len(batch) < room and domain_of(source[0].email) == domain:
                     batch.append(source.popleft())
                 return batch
-            self.waiting.add(domain)
-            while source and domain_of(source[0].email) == domain:
-                source.popleft()  # still pending in the ledger
+            self._set_aside(source, domain)
         return []
+
+    def _set_aside(self, source: deque[Row], domain: str) -> None:
+        """Those of this domain who come next must wait."""
+        aside = self._aside.setdefault((domain, source is self._singles), deque())
+        room = WINDOW - sum(map(len, self._aside.values()))
+        while source and domain_of(source[0].email) == domain:
+            row = source.popleft()
+            if room > 0:
+                aside.append(row)
+            else:
+                self.waiting.add(domain)  # and it is pending in the ledger still
+            room -= 1
 
     def _unlimited(self, source: deque[Row], limit: int, destinations: Destinations) -> list[Row]:
         batch: list[Row] = []

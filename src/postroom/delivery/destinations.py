@@ -24,7 +24,8 @@ class _Use:
 
     def __init__(self, limit: Limit, now: float) -> None:
         self.limit, self.open = limit, 0
-        self.tokens, self.at = float(limit.per_minute), now
+        self.most = float(limit.per_minute)
+        self.tokens, self.at = self.most, now
 
 
 class Destinations:
@@ -48,7 +49,8 @@ class Destinations:
         if not use.limit.per_minute:
             return 1_000_000
         self._refill(use, now)
-        return int(use.tokens)
+        # Not for each recipient who may go: for a tenth of what may go in a minute.
+        return int(use.tokens) if use.tokens >= min(use.most, max(1.0, use.most / 10)) else 0
 
     def begin(self, domain: str, recipients: int) -> None:
         """A transaction begins."""
@@ -59,16 +61,6 @@ class Destinations:
     def end(self, domain: str) -> None:
         """It has ended, however."""
         self._uses[domain].open -= 1
-
-    def free_at(self, domain: str, now: float) -> float:
-        """When it is worth looking again."""
-        use = self._uses[domain]
-        if not use.limit.per_minute:
-            return now + 1.0
-        self._refill(use, now)
-        # Not for each recipient: for a tenth of what may go in a minute, six seconds' worth.
-        missing = max(1.0, use.limit.per_minute / 10) - use.tokens
-        return now + max(1.0, missing * 60.0 / use.limit.per_minute)
 
     def _refill(self, use: _Use, now: float) -> None:
         gained = (now - use.at) * use.limit.per_minute / 60.0

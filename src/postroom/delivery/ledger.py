@@ -146,7 +146,7 @@ _WANTS_MAIL = member.c.delivery == "on"
 
 
 def _expand_named(connection: Connection, held: Claim, order: Order) -> int:
-    emails = sorted(set(order.recipients), key=lambda email: fold(email.rpartition("@")[2]))
+    emails = sorted(set(order.recipients), key=lambda each: (fold(each.rpartition("@")[2]), each))
     rows = [
         {
             "post": held.id,
@@ -245,7 +245,7 @@ def _is_one(each: Record) -> bool:
 
 
 def _reached(where: ColumnElement[bool], by: object) -> Update:
-    values = {"state": SENT, "transmission": by, "next_at": None}
+    values = {"state": SENT, "transmission": by, "next_at": None, "reply": None}
     return update(delivery).where(where).values(values | {"attempts": delivery.c.attempts + 1})
 
 

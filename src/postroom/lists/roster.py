@@ -291,21 +291,24 @@ def remove_members(
     `emails` that had none. Who is on no list any more is forgotten."""
     given = {email: same_address(email) for email in emails}
     wanted = sorted(set(given.values()))
-    ours = member.c.list == list_key
-    if role is not None:
-        ours &= member.c.role == role
+    found = select(member.c.id, member.c.list, member.c.role, address.c.id, address.c.folded)
+    found = found.join_from(member, address)
     elsewhere = select(member.c.id).where(member.c.address == address.c.id).exists()
     removed = 0
     seen: set[str] = set()
     for some in _chunks(wanted):
-        # Not one join: before PostgreSQL has counted new rows, it would read all of the list.
-        known = select(address.c.id, address.c.folded).where(address.c.folded.in_(some))
-        people = dict(connection.execute(known).all())
-        ended = delete(member).where(ours, member.c.address.in_(list(people)))
-        gone = connection.scalars(ended.returning(member.c.address)).all()
-        connection.execute(delete(address).where(address.c.id.in_(set(gone)), ~elsewhere))
-        removed += len(gone)
-        seen.update(people[key] for key in gone)
+        # The list is not asked for here: PostgreSQL may think that it has few members, read them
+        # all, and compare each with the thousand.
+        rows = [
+            row
+            for row in connection.execute(found.where(address.c.folded.in_(some)))
+            if row[1] == list_key and role in (None, row[2])
+        ]
+        connection.execute(delete(member).where(member.c.id.in_([row[0] for row in rows])))
+        gone = list({row[3] for row in rows})
+        connection.execute(delete(address).where(address.c.id.in_(gone), ~elsewhere))
+        removed += len(rows)
+        seen.update(row[4] for row in rows)
     return removed, [email for email, folded in given.items() if folded not in seen]
 
 

@@ -221,7 +221,7 @@ class Incoming:
             told = facts | act(connection)
             written = [Step(case.post.message_id, time.time(), name, what, told)]
             if not case.held.metadata.get("approved"):
-                written.insert(0, _received(case))
+                written.insert(0, _received(case.held, case.arrival, case.post.message_id, name))
             steps.write(connection, self._ids, written)
 
         said = {"list": name, "message_id": case.post.message_id, **facts}
@@ -234,13 +234,15 @@ class Incoming:
             handed = pass_to_owners(
                 connection, owner, held.raw, held.sender, held.metadata, held.list_key
             )
+            arrival = _arrival(connection, held)
         known_as, name = message_id(held.raw), str(held.metadata.get("listname", ""))
         said: Facts = {"list": name, "message_id": known_as}
+        received = _received(held, arrival, known_as, name)
         if isinstance(handed, Stopped):
             facts: Facts = {"reason": handed.reason, "sentence": handed.sentence}
             stopped = Step(known_as, time.time(), name, "discarded", facts)
             return Outcome(
-                lambda connection: steps.write(connection, self._ids, [stopped]),
+                lambda connection: steps.write(connection, self._ids, [received, stopped]),
                 "owners' mail discarded",
                 said | facts,
             )
@@ -252,7 +254,7 @@ class Incoming:
             (number,) = hand_on(connection, self._ids, [handed])
             facts = {"recipients": len(people), "handed_on": show(number)}
             passed = Step(known_as, time.time(), name, "passed to the owners", facts)
-            steps.write(connection, self._ids, [passed])
+            steps.write(connection, self._ids, [received, passed])
 
         return Outcome(act, "passed to the owners", said | {"recipients": len(people)})
 
@@ -273,15 +275,13 @@ def _arrival(connection: Connection, held: Claim) -> Arrival:
     return Arrival(*row) if row else Arrival("", "", time.time())
 
 
-def _received(case: Case) -> Step:
-    arrival = case.arrival
+def _received(held: Claim, arrival: Arrival, known_as: str, name: str) -> Step:
     facts = {
         "peer": arrival.peer,
         "lhlo": arrival.lhlo,
-        "sender": case.post.sender,
-        "size": case.post.size,
-        "entry": show(case.held.id),
+        "sender": held.sender,
+        "size": len(held.raw),
+        "entry": show(held.id),
         "queue": IN,
     }
-    name = case.of.posting_address
-    return Step(case.post.message_id, arrival.received_at, name, "received", facts)
+    return Step(known_as, arrival.received_at, name, "received", facts)

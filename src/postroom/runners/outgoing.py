@@ -8,10 +8,10 @@ to the site's owner, and one that was for the owner ends there.
 import time
 from typing import NamedTuple
 
-from postroom.delivery.courier import Single
+from postroom.delivery.active import Single
 from postroom.delivery.ledger import Told
 from postroom.lists.keys import site_secret, unsubscribe_token
-from postroom.lists.registry import list_of_key
+from postroom.lists.registry import MailingList, list_of_key
 from postroom.notices.letters import Failed, House, undeliverable
 from postroom.posting.own import endpoint, mailto
 from postroom.posting.personal import Personal
@@ -52,4 +52,10 @@ class Outgoing(NamedTuple):
     def undeliverable(self, held: Claim, told: Told) -> Handed | None:
         """What the site's owner is told of a notice that did not reach somebody."""
         failed = Failed(told.email, held.raw[:HEADER], told.reply)
-        return undeliverable(self.house, failed, None, time.time())
+        return undeliverable(self.house, failed, self._list(held), time.time())
+
+    def _list(self, held: Claim) -> MailingList | None:
+        if held.list_key is None:
+            return None
+        with self.store.read() as connection:
+            return list_of_key(connection, held.list_key)

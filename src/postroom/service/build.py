@@ -68,7 +68,8 @@ Build = Callable[[Store, Settings, Log, Callable[[], None]], Parts]
 def build(store: Store, settings: Settings, log: Log, woken: Callable[[], None]) -> Parts:
     """Put together all that serves a queue. `woken`, for any thread, is to be called after a
     commit that may have handed something on."""
-    site, delivery = settings.site, settings.delivery
+    site = settings.site
+    delivery = settings.delivery
     house = House(Templates(settings.notices.templates, log), site.hostname, site.owner, IdMaker())
     dns = settings.dns
     resolver = Resolver(dns.timeout, offline=dns.offline, nameservers=dns.servers)

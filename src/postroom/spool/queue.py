@@ -182,7 +182,11 @@ def retry(connection: Connection, held: Claim, delay: float, error: str) -> None
             update(entry)
             .where(entry.c.id == held.id, entry.c.lease == held.lease)
             .values(
-                lease=None, lease_until=None, available_at=due, last_error=error, retried_at=now
+                lease=None,
+                lease_until=None,
+                available_at=due,
+                last_error=_storable(error),
+                retried_at=now,
             )
         ).rowcount,
         1,
@@ -291,10 +295,15 @@ def set_aside(connection: Connection, which: ColumnElement[bool], reason: str) -
                 metadata=encode(facts),
                 lease=None,
                 lease_until=None,
-                last_error=reason,
+                last_error=_storable(reason),
             )
         )
     return len(found)
+
+
+def _storable(text: str) -> str:
+    """A reason may quote what a message holds, which no database need take for text."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
 def _no_later_than(now: float) -> ColumnElement[float]:

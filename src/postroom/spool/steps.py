@@ -41,7 +41,11 @@ def steps_of(connection: Connection, message_id: str) -> Iterator[Step]:
     columns = (step.c.message_id, step.c.at, step.c.list, step.c.what, step.c.facts)
     found = select(*columns).where(step.c.message_id == message_id).order_by(step.c.at, step.c.id)
     for row in connection.execute(found):
-        yield Step(row.message_id, row.at, row.list, row.what, decode(row.facts))
+        try:
+            facts = decode(row.facts)
+        except ValueError:
+            facts = {"unreadable": row.facts}
+        yield Step(row.message_id, row.at, row.list, row.what, facts)
 
 
 def purge_steps(connection: Connection, older_than: float) -> int:
