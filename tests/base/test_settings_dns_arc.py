@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from postroom.base.settings import Arc, Dns, SettingsError, load
+from postroom.base.loading import load
+from postroom.base.settings import Arc, Dns, SettingsError
 
 
 def read(tmp_path: Path, text: str, environment: dict[str, str] | None = None) -> tuple[Dns, Arc]:

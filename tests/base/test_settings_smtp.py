@@ -4,15 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from postroom.base.places import Tcp
+from postroom.base.loading import load
+from postroom.base.places import Tcp, parse_server
 from postroom.base.settings import (
     Delivery,
     Destination,
     Settings,
     SettingsError,
     Smtp,
-    load,
-    parse_server,
 )
 
 

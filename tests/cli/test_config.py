@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from postroom.base.settings import Settings, load
+from postroom.base.loading import load
+from postroom.base.settings import Settings
 from tests.cli.conftest import Run
 
 FILE = """

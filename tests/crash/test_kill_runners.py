@@ -7,18 +7,20 @@ server took and whose commit was missing: at most one for each connection, each 
 import random
 import signal
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
+from sqlalchemy import func, select, update
 
+from postroom.delivery.ledger import SENT
 from postroom.mail.message import message_id
+from postroom.store.schema import delivery, entry
 from postroom.testing.site import Site
 from tests.delivery.servers import MailServer
 from tests.integration.deliveries import (
     BOTH,
     Hold,
     copies,
-    entries,
     in_state,
     kill_runners,
     once,
@@ -97,25 +99,103 @@ def test_d4_killed_with_several_connections_one_transaction_of_each_is_doubled(
 # At each step of ours
 
 
+def claimed(site: Site, queue: str) -> bool:
+    """Whether a worker has an entry of a queue in hand."""
+    leased = select(entry.c.id).where(entry.c.queue == queue, entry.c.lease.is_not(None))
+    with site.store.read() as connection:
+        return connection.execute(leased).first() is not None
+
+
 @pytest.mark.parametrize(
-    ("step", "done", "doubled"),
+    ("never", "reached", "doubled"),
     [
-        ("INSERT ON message WHEN NEW.peer = ''", [], []),  # it was to be handed on to `out`
-        ("INSERT ON delivery", [], []),  # it was claimed, and is to be expanded
-        ("INSERT ON transmission", FIRST, FIRST),  # answered, and not yet written down
-        ("UPDATE ON post", MEMBERS, []),  # all is done but to say so
+        ("INSERT ON message WHEN NEW.peer = ''", lambda site, _: claimed(site, "in"), []),
+        ("INSERT ON delivery", lambda site, _: claimed(site, "out"), []),
+        ("INSERT ON transmission", lambda _, server: server.taken, FIRST),
+        ("UPDATE ON post", lambda site, _: sent(site) == len(MEMBERS), []),
     ],
+    ids=["handing on", "expanding", "recording", "finishing"],
 )
-def test_fault_15_killed_in_a_commit_of_a_post_on_its_way_it_goes_on_from_there(
-    sites: Sites, step: str, done: Sequence[str], doubled: Sequence[str]
+def test_fault_15_killed_before_a_commit_it_goes_on_from_the_one_before(
+    sites: Sites,
+    never: str,
+    reached: Callable[[Site, MailServer], object],
+    doubled: Sequence[str],
 ) -> None:
     with MailServer() as server:
         site = start(sites, server, MEMBERS, **ONE)
-        with stalled(site.store, step) as stall:
+        with stalled(site.store, never):
             this = post(site)
-            stall()
-            assert copies(server, this) == once(*done)
+            eventually(lambda: reached(site, server))
             kill_runners(site)
         settle(site)
         assert copies(server, this) == once(*MEMBERS, *doubled)
         assert in_state(site, this, "sent") == MEMBERS
+
+
+def sent(site: Site) -> int:
+    """How many recipients of all posts were reached, as far as we know."""
+    reached = select(func.count()).where(delivery.c.state == SENT)
+    with site.store.read() as connection:
+        return connection.execute(reached).scalar_one()
+
+
+# At any moment
+
+
+def unheard(server: MailServer) -> set[int]:
+    """The transactions that were the last ones taken over their connections, by their place."""
+    return set({taken.connection: n for n, taken in enumerate(server.taken)}.values())
+
+
+def test_d4_killed_again_and_again_everybody_gets_every_post_and_few_get_it_twice(
+    sites: Sites,
+) -> None:
+    dice = random.Random()
+    members, connections, kills = people(300), 3, 0
+    with MailServer() as server:
+        site = start(sites, server, members, SMTP__CONNECTIONS=str(connections))
+        posts = [post(site) for _ in range(8)]
+        for whole in False, False, True, False, False, True:
+            server.wait_for(len(server.taken) + dice.randint(1, 25))
+            if whole:
+                kill_all(site)
+                site.start(roles=BOTH)
+            else:
+                kill_runners(site)
+            kills += 1
+        posts.append(post(site))
+        settle(site)
+        for each in posts:
+            assert set(copies(server, each)) == set(members)
+            assert in_state(site, each, "sent") == members
+        assert_few_doubled(server, kills * connections)
+
+
+def assert_few_doubled(server: MailServer, most: int) -> None:
+    """Nobody got a post again but those of transactions whose connection did not go on to
+    another, and of these there are no more than there can be."""
+    copies_of: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for place, taken in enumerate(server.taken):
+        for email in taken.recipients:
+            copies_of[message_id(taken.content), email].append(place)
+    doubled = {place for places in copies_of.values() for place in places[:-1]}
+    assert doubled <= unheard(server)
+    assert len(doubled) <= most
+
+
+def test_d4_a_post_that_gets_on_is_not_put_aside_however_often_it_is_cut_off(
+    sites: Sites,
+) -> None:
+    steps = [Hold("MAIL", 2), Hold("MAIL", 3)]
+    with MailServer(steps[0]) as server:
+        site = start(sites, server, MEMBERS, **ONE)
+        this = post(site)
+        for number, step in enumerate(steps, 1):
+            step.wait()
+            with site.store.begin() as connection:  # as if that many attempts had been cut off
+                connection.execute(update(entry).where(entry.c.queue == "out").values(attempts=5))
+            kill_runners(site)
+            server.release()
+        settle(site)
+        assert copies(server, this) == once(*MEMBERS)

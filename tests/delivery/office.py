@@ -236,8 +236,7 @@ class Office:
 
     async def done(self, *numbers: int) -> None:
         """Wait until these posts are done."""
-        for number in numbers:
-            await self.until(lambda number=number: self.entry(number) is None, "done")
+        await self.until(lambda: all(self.entry(each) is None for each in numbers), "done")
 
     async def put_off(self, number: int) -> None:
         """Wait until a post is in nobody's hands, with more to do later."""

@@ -10,7 +10,7 @@ from sqlalchemy import event, text, update
 from postroom.delivery import docket as docket_module
 from postroom.spool import queue
 from postroom.spool.metadata import Metadata
-from postroom.spool.orders import OUT, Order
+from postroom.spool.orders import OUT, Order, order_of
 from postroom.store import schema
 from postroom.store.engine import Store
 from tests.delivery.office import Office, mails, people
@@ -217,7 +217,7 @@ def test_a_post_that_could_not_be_taken_up_is_given_back_when_the_database_allow
 ) -> None:
     office.join(*people(3))
     impatient(office.store)
-    real = docket_module.order_of
+    real = order_of
     lock = contextlib.ExitStack()
 
     def lock_and_read(facts: Metadata) -> Order:

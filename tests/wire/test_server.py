@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from postroom.base.settings import SettingsError, load
+from postroom.base.loading import load
+from postroom.base.settings import SettingsError
 from postroom.lmtp.admission import ServerConfig
 from postroom.lmtp.server import Server
 from postroom.mail import reply

@@ -4,6 +4,7 @@ For: reading `HOST:PORT` and `unix:/PATH`. Guarantees: what is returned can be g
 system; LMTP's ban on port 25 holds. Raises ValueError, which says what is allowed.
 """
 
+import re
 from typing import NamedTuple
 
 MOST_PATH = 107  # octets of a unix socket's path (unix(7): sun_path holds 108 with its NUL)
@@ -52,3 +53,13 @@ def _unix(path: str) -> Unix:
             f"the path of a unix socket may have {MOST_PATH} octets: use a shorter one"
         )
     return Unix(path)
+
+
+def parse_server(text: str, port: int) -> Tcp:
+    """`HOST` (then `port` is its port), `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`. Raises
+    ValueError."""
+    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]/@,]+)(?::(\d{1,5}))?", text, re.ASCII)
+    number = int(match[2] or port) if match else 0
+    if match is None or not 0 < number < 65536:
+        raise ValueError("must be HOST or HOST:PORT, as in mail.example.com:587 or [::1]:25")
+    return Tcp(match[1].strip("[]"), number)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import click
 
-from postroom.base.settings import Settings, SettingsError, find_file, load
+from postroom.base.loading import find_file, load
+from postroom.base.settings import Settings, SettingsError
 
 
 class Failed(click.ClickException):

@@ -14,7 +14,8 @@ import msgspec
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from postroom.base.settings import PREFIX, Settings
+from postroom.base.loading import PREFIX
+from postroom.base.settings import Settings
 from postroom.cli.common import Options, example, safe
 from postroom.cli.database import sentences
 from postroom.cli.output import json_option, print_object

@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from time import monotonic
 
 from postroom.base.observe import Log
-from postroom.base.places import Tcp
-from postroom.base.settings import Settings, parse_server
+from postroom.base.places import Tcp, parse_server
+from postroom.base.settings import Settings
 from postroom.delivery.connection import (
     PATIENT,
     Access,

@@ -25,7 +25,7 @@ import dns.rdatatype
 import dns.resolver
 from dns.rdtypes.txtbase import TXTBase
 
-from postroom.base.settings import parse_server
+from postroom.base.places import parse_server
 from postroom.posting.munge import Policy
 
 SHORTEST, LONGEST, LONGEST_NO, AGAIN = 60.0, 86_400.0, 3600.0, 30.0  # seconds

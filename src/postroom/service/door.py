@@ -19,9 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from postroom.base.loading import load
 from postroom.base.observe import Log
 from postroom.base.places import parse_listen
-from postroom.base.settings import Settings, SettingsError, load
+from postroom.base.settings import Settings, SettingsError
 from postroom.lmtp.server import Server
 from postroom.service.channel import Ready
 from postroom.service.control import Control, loop_factory

@@ -19,8 +19,9 @@ import sys
 import time
 from collections.abc import Sequence
 
+from postroom.base.loading import load
 from postroom.base.observe import Log
-from postroom.base.settings import Settings, SettingsError, load
+from postroom.base.settings import Settings, SettingsError
 from postroom.lists.registry import count_lists
 from postroom.lists.routing import route
 from postroom.mail import reply

@@ -19,8 +19,9 @@ import sys
 import time
 from typing import Any, NamedTuple
 
+from postroom.base.loading import load
 from postroom.base.observe import Log
-from postroom.base.settings import Settings, SettingsError, load
+from postroom.base.settings import Settings, SettingsError
 from postroom.service.build import Build, Parts, build, take_over
 from postroom.service.control import Control, loop_factory
 from postroom.service.sockets import UNFIT

@@ -19,8 +19,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from postroom.base.loading import load
 from postroom.base.observe import Log
-from postroom.base.settings import Settings, SettingsError, load
+from postroom.base.settings import Settings, SettingsError
 from postroom.service.child import BEATS, SIGNALS, Child, Role
 from postroom.service.locks import LockError, lock_database
 from postroom.service.sockets import LMTP, BindError, Listener, address_of, bind

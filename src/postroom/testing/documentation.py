@@ -1,6 +1,9 @@
-"""What executable documentation says: create a list, commit, show metadata."""
+"""What executable documentation says: create a list, commit, run a command, show what is there."""
 
+import subprocess
+import sys
 from collections.abc import Mapping
+from email.message import Message
 
 from postroom.lists import registry
 from postroom.lists.registry import MailingList
@@ -32,3 +35,24 @@ def dump_msgdata(msgdata: Mapping[str, object]) -> None:
     width = max(map(len, msgdata), default=0)
     for name in sorted(msgdata):
         print(f"{name:{width}}: {msgdata[name]}")
+
+
+def postroom(*arguments: str) -> None:
+    """Run a command on the current site and print what it says. Others see what was done in the
+    open transaction only after `transaction.commit()`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "postroom", *arguments],
+        env=site.current().environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    print(done.stdout, end="")
+
+
+def dump_headers(msg: Message, *names: str) -> None:
+    """Print header fields, one a line, in the order of `names`; all in their own if none is
+    given."""
+    for name, value in [(name, msg[name]) for name in names] or msg.items():
+        print(f"{name}: {' '.join(str(value).split())}")

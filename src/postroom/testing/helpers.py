@@ -1,17 +1,26 @@
-"""What a test of a mail system reaches for: a server, a client, the queues.
+"""What a test of a mail system reaches for: a server, a client, the queues, what members get.
 
 For: tests and documentation outside this project too. Guarantees: the server is the real
-one, on a throwaway database and a free port, with nothing to configure.
+one, on a throwaway database and a free port, with nothing to configure; what it sends goes
+to a mail server that keeps it, and nowhere else.
 """
 
+import time
 from email.message import Message
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+from sqlalchemy import func, or_, select
 
 from postroom.lmtp.client import LMTPClient
 from postroom.mail.message import parse
-from postroom.spool.metadata import Metadata
+from postroom.spool.metadata import IN, Metadata
+from postroom.spool.orders import OUT
 from postroom.spool.queue import claim, finish
+from postroom.store.engine import Store
+from postroom.store.schema import entry
 from postroom.testing import site
+
+PATIENCE: Final = 30.0  # seconds after which something is stuck
 
 
 class TestableMaster:
@@ -63,6 +72,48 @@ def get_queue_messages(queue: str, expected_count: int | None = None) -> list[Qu
             _expect(len(claims), expected_count)
             finish(connection, claims)
     return [QueueItem(parse(each.content()), each.metadata) for each in claims]
+
+
+class Delivery(NamedTuple):
+    """What one recipient got: the sender and the recipient of the envelope, and the message."""
+
+    sender: str
+    recipient: str
+    msg: Message
+
+
+def get_delivered(expected_count: int | None = None) -> list[Delivery]:
+    """Wait until the runners have nothing left to do, and take out what was sent since the last
+    time: one for each recipient, by address and subject.
+
+    Raises AssertionError if `expected_count` is given and there are more or fewer, and then
+    nothing is taken out; if the server runs without 'runners'; or if it does not come to rest.
+    """
+    here = site.current()
+    if here.sink is None:
+        raise AssertionError("nothing is sent: start the server with 'runners'")
+    if here.has_pending:
+        raise AssertionError("the runners cannot see what was done: transaction.commit() first")
+    _rest(here.store)
+    found = [Delivery(kept.sender, kept.recipient, parse(kept.raw)) for kept in here.sink.look()]
+    _expect(len(found), expected_count)
+    here.sink.empty()
+    return sorted(found, key=lambda each: (each.recipient, str(each.msg["subject"])))
+
+
+def _rest(store: Store) -> None:
+    """Wait until nothing is due in the queues that runners serve, and nothing in their hands.
+    Nobody tells when that is, so it is looked at again and again."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        waits = (entry.c.available_at > time.time()) & entry.c.lease.is_(None)
+        busy = select(func.count()).where(entry.c.queue.in_((IN, OUT)), ~waits)
+        with store.read() as connection:
+            if not connection.scalar(busy):
+                return
+        if time.monotonic() > deadline:
+            raise AssertionError(f"the runners did not come to rest within {PATIENCE} s")
+        time.sleep(0.01)
 
 
 def _expect(found: int, expected: int | None) -> None:

@@ -2,7 +2,8 @@
 
 For: what `helpers` and `documentation` share. Guarantees: nothing is configured, nothing
 outside a temporary directory is touched, and the server is the one that is shipped, in
-its own processes. Fails with `SiteError` if the server does not come up.
+its own processes. It asks no DNS, and what it sends stays in a `Sink`, unless settings say
+otherwise. Fails with `SiteError` if the server does not come up.
 """
 
 import os
@@ -17,6 +18,7 @@ from sqlalchemy import Connection, RootTransaction
 from postroom.base.places import Tcp, parse_listen
 from postroom.lmtp.client import LMTPClient
 from postroom.store.engine import Store, open_store
+from postroom.testing.sink import Sink
 
 
 class SiteError(Exception):
@@ -38,6 +40,7 @@ class Site:
         self._server: subprocess.Popen[bytes] | None = None
         self._store: Store | None = None
         self._pending: tuple[Connection, RootTransaction] | None = None
+        self.sink: Sink | None = None  # there while a server with the role "runners" may send
         self.port = 0
         # More places to listen on than 127.0.0.1, as `lmtp.listen` spells them.
         self.listen: tuple[str, ...] = ()
@@ -61,8 +64,11 @@ class Site:
             "MAPS__LISTEN": "",
             "METRICS__LISTEN": "",
             "LOG__FORMAT": "json",
-            **self._settings,
+            "DNS__OFFLINE": "true",
         }
+        if self.sink is not None:
+            ours |= {"SMTP__HOST": "127.0.0.1", "SMTP__PORT": str(self.sink.port)}
+        ours |= self._settings
         return clean | {f"POSTROOM_{name}": value for name, value in ours.items()}
 
     @property
@@ -77,6 +83,8 @@ class Site:
         mail stays in its queues."""
         if self._server is not None:
             raise SiteError("the server is running already")
+        if "runners" in roles and self.sink is None and "SMTP__HOST" not in self._settings:
+            self.sink = Sink()
         only = ["--only", *roles] if len(roles) == 1 else []
         self._server = subprocess.Popen(
             [sys.executable, "-m", "postroom", "serve", *only, *arguments],
@@ -153,6 +161,9 @@ class Site:
         """Stop the server if it runs, and remove everything."""
         if self._server is not None:
             self.stop()
+        if self.sink is not None:
+            self.sink.close()
+            self.sink = None
         self.end_transaction(commit=False)
         if self._store is not None:
             self._store.close()
