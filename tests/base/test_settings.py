@@ -343,7 +343,7 @@ def test_d21_every_setting_is_read(section: str, key: str) -> None:
     assert any(
         (section, key) in reads(ast.parse(file.read_text()))
         for file in source.rglob("*.py")
-        if file.parent != source / "base"
+        if file.name not in ("settings.py", "loading.py", "faults.py")
     )
 
 

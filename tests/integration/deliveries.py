@@ -84,7 +84,7 @@ def start(sites: Sites, server: MailServer, members: Sequence[str], **settings: 
 
 def people(number: int) -> list[str]:
     """So many addresses; a post goes to them in this order."""
-    return [f"p{n}@example.net" for n in range(1, number + 1)]
+    return [f"p{n:03}@example.net" for n in range(1, number + 1)]
 
 
 def join(site: Site, *members: str, to: str = LIST, role: Any = "member") -> None:
@@ -190,12 +190,12 @@ def busy(site: Site) -> int:
 def settle(site: Site) -> None:
     """Wait until everything is done; then nothing is pending, stuck or put aside."""
     eventually(lambda: not busy(site), "all is delivered")
+    assert [each.metadata for each in entries(site, "shunt")] == []
     with site.store.read() as connection:
         pending = select(func.count()).where(schema.delivery.c.state == STATES.index("pending"))
         assert connection.execute(pending).scalar_one() == 0
         undone = select(schema.post.c.id).where(schema.post.c.done_at.is_(None))
         assert connection.execute(undone).all() == []
-    assert entries(site, "shunt") == []
 
 
 def wait_put_off(site: Site, post: str) -> None:
@@ -230,25 +230,28 @@ def make_due(site: Site, post: str) -> None:
 
 
 class Hold:
-    """A hook: hold the mail server at the `which`-th of these commands; of RCPT at recipient
-    `number` of the transaction."""
+    """A hook: hold the mail server at the `which`-th of these commands, and as many as to make
+    `times`; of RCPT at recipient `number` of the transaction."""
 
-    def __init__(self, verb: str, which: int = 1, number: int = 0) -> None:
-        self._verb, self._left, self._number = verb, which, number
-        self._reached = threading.Event()
+    def __init__(self, verb: str, which: int = 1, number: int = 0, times: int = 1) -> None:
+        self._verb, self._number = verb, number
+        self._before, self._left = which - 1, times
+        self._all = threading.Event()
 
     def __call__(self, said: Said) -> Action | None:
         if said.verb != self._verb or (self._number and said.number != self._number):
             return None
-        self._left -= 1
-        if self._left:
+        if self._before or not self._left:
+            self._before = max(0, self._before - 1)
             return None
-        self._reached.set()
+        self._left -= 1
+        if not self._left:
+            self._all.set()
         return HOLD
 
     def wait(self) -> None:
-        """Wait until it is held."""
-        assert self._reached.wait(PATIENCE), f"never held at {self._verb}"
+        """Wait until all of them are held."""
+        assert self._all.wait(PATIENCE), f"not held at {self._verb}"
 
 
 @contextmanager

@@ -145,12 +145,12 @@ def test_what_rang_while_nobody_heard_it_is_heard_at_the_next_start(sites: Sites
     create_lists(site.store, LIST)
     site.start(roles=BOTH)
     with Follower(site.log) as log:
-        runners = process_of(site.supervisor, RUNNERS)
-        os.kill(runners, signal.SIGSTOP)
+        site.config.write_text("[nonsense]\n")  # so they do not come up
+        kill(process_of(site.supervisor, RUNNERS))
+        log.wait_for('"event":"runners process ended"', '"status":78')
         with site.client() as client:
             assert deliver(client, [LIST], new_message()) == [ACCEPTED]
-        log.wait_for('"event":"accepted"')
-        kill(runners)
+        site.config.write_text("")
         log.wait_for('"event":"serving queues"')
         log.wait_for(BELL)
 

@@ -36,11 +36,21 @@ showq    unix n - n - - showq
 error    unix - - n - - error
 retry    unix - - n - - error
 discard  unix - - n - - discard
+virtual  unix - n n - - virtual
 lmtp     unix - - n - - lmtp
 anvil    unix - - n - 1 anvil
 scache   unix - - n - 1 scache
 postlog  unix-dgram n - n - 1 postlogd
 """
+
+
+def settings_of(text: str) -> dict[str, str]:
+    """Lines of main.cf, by name."""
+    logical = text.replace("\n  ", " ")
+    lines = (line for line in logical.splitlines() if line and not line.startswith("#"))
+    return {
+        name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)
+    }
 
 
 class Postfix:

@@ -14,7 +14,7 @@ from tests.contract.sabotage import run as execute
 from tests.integration.mail import LIST, create_lists, new_message, postroom
 from tests.integration.sites import Sites
 from tests.interop.mail import ANNE, Since, arrived, free_port, hand_in
-from tests.interop.postfix import Postfix
+from tests.interop.postfix import Postfix, settings_of
 from tests.peers import need
 
 UNKNOWN = 550, "5.1.1"
@@ -33,13 +33,13 @@ class LookingUp(Postfix):
         super().__init__({})
         printed = postroom(site, "mta", "postfix", *options).stdout.decode()
         file = self.configuration / "main.cf"
-        settings = _settings(file.read_text()) | {
+        settings = settings_of(file.read_text()) | {
             "mynetworks": "192.0.2.0/24",
             "smtpd_relay_restrictions": "permit_mynetworks, reject_unauth_destination",
             "relay_domains": "",
             "transport_maps": "",
         }
-        settings |= _settings(printed) | more
+        settings |= settings_of(printed) | more
         file.write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
 
     def rcpt(self, *recipients: str) -> list[tuple[int, str]]:
@@ -55,14 +55,6 @@ class LookingUp(Postfix):
                 code, text = client.docmd("RCPT", f"TO:<{each}>")
                 found.append((code, text.split()[0].decode()))
         return found
-
-
-def _settings(text: str) -> dict[str, str]:
-    logical = text.replace("\n  ", " ")
-    lines = (line for line in logical.splitlines() if line and not line.startswith("#"))
-    return {
-        name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)
-    }
 
 
 @contextmanager
@@ -177,7 +169,7 @@ def test_d8_while_the_registry_cannot_be_read_nobody_is_told_never(
 def test_with_domains_written_down_other_mail_goes_on(site: Site) -> None:
     printed = postroom(site, "mta", "postfix").stdout.decode()
     other = printed.partition("in place of the first two:\n")[2]
-    written_down = _settings(other.replace("# ", ""))
+    written_down = settings_of(other.replace("# ", ""))
     with LookingUp(site, **written_down) as postfix:
         assert postfix.rcpt(LIST, "no-such@example.com") == [OK, UNKNOWN]
         with without_lists(site):

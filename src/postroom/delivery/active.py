@@ -77,15 +77,20 @@ class Active:
         return not self.complete and not self.reading and self.rows < LOW
 
     @property
+    def has_waiting(self) -> bool:
+        """Whether there are some who must wait for their domain."""
+        return bool(self._aside or self.waiting)
+
+    @property
     def passed(self) -> bool:
-        """Whether this pass is over."""
-        there = self.rows or self.in_hand or self._aside
-        return self.complete and not self.reading and not there
+        """Whether this pass is over, but for those who must wait for their domain."""
+        return self.complete and not self.reading and not self.rows and not self.in_hand
 
     def again(self, not_before: float) -> None:
         """Begin another pass, at that time."""
         self.cursor, self.complete, self.not_before = 0, False, not_before
         self.waiting.clear()
+        self._aside.clear()  # they are read again
 
     def read(self, rows: Sequence[Row], wanted: int) -> None:
         """Take in recipients who are due; fewer than `wanted` are the last of this pass."""

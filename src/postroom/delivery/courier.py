@@ -14,7 +14,6 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 from postroom.base.observe import Log
@@ -251,8 +250,7 @@ class Courier:
     async def _write_all(self) -> None:
         while self._records:
             some, self._records = self._records, []
-            records = [(post, record) for post, record, _ in some]
-            await self._docket.insist(partial(self._docket.record, records))
+            await self._docket.write_down([(post, record) for post, record, _ in some])
             for _, _, written in some:
                 if not written.done():  # whoever asked may have been cancelled
                     written.set_result(None)

@@ -22,7 +22,7 @@ from postroom.base.observe import Facts, Log
 from postroom.delivery import ledger
 from postroom.delivery.active import WINDOW, Active, Single
 from postroom.delivery.desk import Desk
-from postroom.delivery.ledger import Expanded, Told
+from postroom.delivery.ledger import Expanded, Record, Told
 from postroom.delivery.transaction import prepare
 from postroom.spool import ids, queue, steps
 from postroom.spool.handing import Handed, hand_on
@@ -108,6 +108,8 @@ class Docket:
             if held.attempts > ATTEMPTS:
                 raise _Defect(f"{held.attempts - 1} attempts ended with the process that made them")
             order = order_of(held.metadata)
+            if order.kind == "post" and held.list_key is None:
+                raise _Defect("its list was removed: it has nobody to go to")
             made = await self._desk.write(lambda connection: self._expand(connection, held, order))
             content = await asyncio.to_thread(prepare, held.raw)
             single = await asyncio.to_thread(self._personal, held) if order.personal else None
@@ -163,12 +165,12 @@ class Docket:
 
     def care_for(self, post: Active) -> None:
         """Read on, begin another pass, or wind up, as the post needs it."""
-        if post not in self.posts:
+        if post not in self.posts or self.stopping:
             return
         if post.wants_rows:
             post.reading = True
             self._spawn(self._read(post))
-        elif post.passed and not self.stopping:
+        elif post.passed:
             self.posts.remove(post)
             self._spawn(self._wind_up(post))
 
@@ -203,7 +205,8 @@ class Docket:
             await self._fail(held, error)
         else:
             if next_at is not None and next_at - now <= SHORT:
-                post.again(time.monotonic() + max(0.0, next_at - now))
+                pause = SHORT if post.has_waiting else max(0.0, next_at - now)
+                post.again(time.monotonic() + pause)
                 self.posts.append(post)
                 self.care_for(post)
         self._changed()
@@ -230,15 +233,32 @@ class Docket:
 
     # What was achieved
 
-    def record(self, some: Sequence[tuple[Active, ledger.Record]], connection: Connection) -> None:
-        """Write down what transactions achieved, and hand refusals on."""
-        records: dict[Active, list[ledger.Record]] = {}
+    async def write_down(self, some: Sequence[tuple[Active, Record]]) -> None:
+        """Durable when it returns. A post of which it cannot be written is let go of alone."""
+        for post, error in await self.insist(partial(self.record, some)):
+            if post in self.posts:
+                self.posts.remove(post)
+                self._spawn(self._fail(post.held, error))
+
+    def record(
+        self, some: Sequence[tuple[Active, Record]], connection: Connection
+    ) -> list[tuple[Active, Exception]]:
+        """What transactions achieved, and refusals handed on; returns what could not be."""
+        records: dict[Active, list[Record]] = {}
         for post, each in some:
             records.setdefault(post, []).append(each)
+        failed: list[tuple[Active, Exception]] = []
         for post, every in records.items():
-            ledger.record(connection, self._ids, post.held.id, every)
-            told = (each for one in every for each in one.told)
-            self._tell(connection, post, [each for each in told if each.again_at is None])
+            try:
+                with connection.begin_nested():
+                    ledger.record(connection, self._ids, post.held.id, every)
+                    told = (each for one in every for each in one.told)
+                    self._tell(connection, post, [each for each in told if each.again_at is None])
+            except Exception as error:
+                if of_the_database(error):
+                    raise
+                failed.append((post, error))
+        return failed
 
     def _tell(self, connection: Connection, post: Active, refused: Sequence[Told]) -> None:
         """Hand refusals on: members' to `bounces`, others' to the site's owner."""
@@ -248,6 +268,8 @@ class Docket:
             handed = [ledger.bounce(post.held, post.order, refused)]
         else:
             handed = [one for each in refused if (one := self._undeliverable(post.held, each))]
+        if not ledger.has_list(connection, post.held.list_key):  # it was removed meanwhile
+            handed = [each._replace(list_key=None) for each in handed]
         hand_on(connection, self._ids, handed)
 
     # Leases

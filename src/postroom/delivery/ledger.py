@@ -39,7 +39,15 @@ from postroom.spool.ids import IdMaker
 from postroom.spool.metadata import BOUNCES, VERSION
 from postroom.spool.orders import Order
 from postroom.spool.queue import Claim
-from postroom.store.schema import address, delivery, member, message, post, transmission
+from postroom.store.schema import (
+    address,
+    delivery,
+    mailing_list,
+    member,
+    message,
+    post,
+    transmission,
+)
 
 # States of a recipient. Numbers are stored.
 PENDING: Final = 0  # to be sent when it is due
@@ -312,6 +320,12 @@ def bounce(held: Claim, order: Order, refused: Sequence[Told]) -> Handed:
         ],
     }
     return Handed(BOUNCES, held.list_key, facts, held.message)
+
+
+def has_list(connection: Connection, key: int | None) -> bool:
+    """Whether a list is there, and stays until this transaction ends."""
+    there = select(mailing_list.c.id).where(mailing_list.c.id == key).with_for_update(read=True)
+    return connection.execute(there).first() is not None
 
 
 def next_due(connection: Connection, number: int) -> float | None:

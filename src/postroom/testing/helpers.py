@@ -9,7 +9,7 @@ import time
 from email.message import Message
 from typing import Final, NamedTuple
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, select
 
 from postroom.lmtp.client import LMTPClient
 from postroom.mail.message import parse
@@ -75,7 +75,8 @@ def get_queue_messages(queue: str, expected_count: int | None = None) -> list[Qu
 
 
 class Delivery(NamedTuple):
-    """What one recipient got: the sender and the recipient of the envelope, and the message."""
+    """What one recipient got: the sender and the recipient of the envelope, and the message,
+    its lines ended as Python ends them."""
 
     sender: str
     recipient: str
@@ -95,7 +96,10 @@ def get_delivered(expected_count: int | None = None) -> list[Delivery]:
     if here.has_pending:
         raise AssertionError("the runners cannot see what was done: transaction.commit() first")
     _rest(here.store)
-    found = [Delivery(kept.sender, kept.recipient, parse(kept.raw)) for kept in here.sink.look()]
+    found = [
+        Delivery(kept.sender, kept.recipient, parse(kept.raw.replace(b"\r\n", b"\n")))
+        for kept in here.sink.look()
+    ]
     _expect(len(found), expected_count)
     here.sink.empty()
     return sorted(found, key=lambda each: (each.recipient, str(each.msg["subject"])))

@@ -33,8 +33,7 @@ class Sink:
     def __init__(self) -> None:
         self._kept: list[Kept] = []
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _Session)
-        self._server.keep = self.keep
+        self._server = _Server(self)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
@@ -64,9 +63,9 @@ class Sink:
 class _Server(socketserver.ThreadingTCPServer):
     request_queue_size = 100
 
-    def keep(self, some: list[Kept]) -> None:
-        """What a session has taken; the sink sets it."""
-        raise NotImplementedError
+    def __init__(self, sink: Sink) -> None:
+        super().__init__(("127.0.0.1", 0), _Session)
+        self.sink = sink
 
 
 class _Session(socketserver.StreamRequestHandler):
@@ -124,7 +123,7 @@ class _Session(socketserver.StreamRequestHandler):
                 raise ConnectionResetError
             lines.append(line.removeprefix(b"."))
         raw = b"".join(lines)
-        self.server.keep(
+        self.server.sink.keep(
             [
                 Kept(verp_sender(self._sender, each) if self._verp else self._sender, each, raw)
                 for each in self._recipients
