@@ -74,9 +74,15 @@ def prepare(site: Site, *members: str, to: str = LIST) -> None:
     prefer(site, {"posting.nonmembers": "accept"}, to)
 
 
-def start(sites: Sites, server: MailServer, members: Sequence[str], **settings: str) -> Site:
+def start(
+    sites: Sites,
+    server: MailServer,
+    members: Sequence[str],
+    url: str | None = None,
+    **settings: str,
+) -> Site:
     """A running site whose `LIST` has these members."""
-    site = make(sites, server, **settings)
+    site = make(sites, server, url=url, **settings)
     prepare(site, *members)
     site.start(roles=BOTH)
     return site

@@ -125,8 +125,9 @@ class Office(NamedTuple):
 
 
 def posting_site(made: Sites, **settings: str) -> Site:
-    """A site that is not started yet, whose ports are known."""
+    """A site that is not started yet, and delivers to a port where nobody listens yet."""
     usual = {
+        "SMTP__HOST": f"127.0.0.1:{free_port()}",
         "LMTP__LISTEN": f"127.0.0.1:{free_port()}",
         "MAPS__LISTEN": f"127.0.0.1:{free_port()}",
         "SITE__HOSTNAME": LISTS,
@@ -136,6 +137,11 @@ def posting_site(made: Sites, **settings: str) -> Site:
         "DELIVERY__RETRY_MOST": "1",
     }
     return made.make(**usual | settings)
+
+
+def smtp_port(site: Site) -> int:
+    """Where the mail server of a site is to listen."""
+    return int(site.environment["POSTROOM_SMTP__HOST"].rpartition(":")[2])
 
 
 def open_list(site: Site, name: str, *people: str, role: Role = "member") -> str:

@@ -56,7 +56,7 @@ def settings_of(text: str) -> dict[str, str]:
 class Postfix:
     """Delivers as `routes` says. A context manager."""
 
-    def __init__(self, routes: Routes = NOWHERE) -> None:
+    def __init__(self, routes: Routes = NOWHERE, port: int = 0) -> None:
         self._postfix = need("postfix")
         if os.geteuid() != 0:
             pytest.skip("Postfix needs root")
@@ -64,7 +64,7 @@ class Postfix:
         self._home.chmod(0o755)  # its processes are those of another user
         self.configuration = self._home / "etc"
         self.log = self._home / "log"
-        self.port = free_port()
+        self.port = port or free_port()
         self._configure(routes)
 
     def _configure(self, routes: Routes) -> None:

@@ -26,6 +26,7 @@ from tests.interop.mailboxes import (
     open_list,
     post,
     posting_site,
+    smtp_port,
 )
 from tests.interop.postfix import Postfix, settings_of
 
@@ -39,7 +40,7 @@ class BothWays(Postfix):
     """Hands posts to a site and takes what it sends; the users of `DOMAIN` have mailboxes."""
 
     def __init__(self, site: Site, mailboxes: Mailboxes) -> None:
-        super().__init__({})
+        super().__init__(port=smtp_port(site))
         file = self.configuration / "main.cf"
         table = self.configuration / "users"
         table.write_text("".join(f"{each}@{DOMAIN} {each}/\n" for each in mailboxes.users))
@@ -65,7 +66,6 @@ def office() -> Iterator[Office]:
     with Sites() as made, Mailboxes(*USERS, *MANY) as mailboxes:
         site = posting_site(made, SMTP__RECIPIENTS="20", SMTP__CONNECTIONS="2")
         postfix = BothWays(site, mailboxes)
-        site.config.write_text(f'[smtp]\nhost = ["127.0.0.1:{postfix.port}"]\n')
         site.start(roles=ROLES)
         with postfix:
             yield Office(site, postfix, mailboxes)

@@ -60,6 +60,7 @@ class Active:
         self.in_hand = 0  # batches
         self.failures = 0  # transactions in a row that came to nothing
         self.not_before = 0.0
+        self.suspected = held.attempts > 1  # a process ended while it had it; nothing sent since
         self.waiting: set[str] = set()  # domains of which no more are read in this pass
 
     @property

@@ -235,7 +235,10 @@ class Docket:
 
     async def write_down(self, some: Sequence[tuple[Active, Record]]) -> None:
         """Durable when it returns. A post of which it cannot be written is let go of alone."""
-        for post, error in await self.insist(partial(self.record, some)):
+        failed = await self.insist(partial(self.record, some))
+        for post, _ in some:
+            post.suspected = False
+        for post, error in failed:
             if post in self.posts:
                 self.posts.remove(post)
                 self._spawn(self._fail(post.held, error))
@@ -252,6 +255,8 @@ class Docket:
             try:
                 with connection.begin_nested():
                     ledger.record(connection, self._ids, post.held.id, every)
+                    if post.suspected:
+                        queue.forgive(connection, post.held)
                     told = (each for one in every for each in one.told)
                     self._tell(connection, post, [each for each in told if each.again_at is None])
             except Exception as error:

@@ -211,6 +211,13 @@ def _give_back(connection: Connection, held: Claim, **values: object) -> None:
     _fenced(connection.execute(update(entry).where(ours).values(values)).rowcount, 1)
 
 
+def forgive(connection: Connection, held: Claim) -> None:
+    """Earlier attempts do not count: an entry that gets on kills nobody. Does nothing if the
+    lease is lost."""
+    ours = (entry.c.id == held.id) & (entry.c.lease == held.lease)
+    connection.execute(update(entry).where(ours).values(attempts=1))
+
+
 def release(connection: Connection, name: str) -> int:
     """Free all entries of a queue, for one who knows that nobody else works on it; returns how
     many."""

@@ -1,0 +1,254 @@
+"""A mail server, or a disk, that fails while posts go out: nobody is forgotten, and nobody who
+is known to have a copy gets a second one (D2, D5, faults 2, 7)."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from postroom.spool.metadata import BOUNCES
+from postroom.store import schema
+from postroom.testing.site import Site
+from tests.crash.mounts import memory
+from tests.crash.test_disk_full import fill
+from tests.delivery.servers import (
+    DROP,
+    TAKE_AND_DROP,
+    Hook,
+    MailServer,
+    at,
+    at_recipient,
+    refusing,
+    times,
+)
+from tests.integration.deliveries import (
+    Hold,
+    copies,
+    entries,
+    in_state,
+    ledger,
+    make_due,
+    once,
+    people,
+    post,
+    settle,
+    start,
+    wait_put_off,
+)
+from tests.integration.processes import Follower, eventually
+from tests.integration.sites import Sites
+
+MEMBERS = people(25)
+FIRST = MEMBERS[:10]  # of three transactions
+MIB = 1_048_576
+DAY = 86_400.0
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[tuple[Site, MailServer]]:
+    """One site for all: what a test does to it is over when the test is."""
+    with MailServer() as server, Sites() as sites:
+        yield start(sites, server, MEMBERS, SMTP__CONNECTIONS="1"), server
+
+
+@pytest.fixture
+def site(running: tuple[Site, MailServer]) -> Site:
+    return running[0]
+
+
+@pytest.fixture
+def server(running: tuple[Site, MailServer]) -> Iterator[MailServer]:
+    yield running[1]
+    running[1].hooks.clear()
+
+
+@pytest.fixture
+def log(site: Site) -> Iterator[Follower]:
+    """What is logged from now on."""
+    with Follower(site.log) as follower:
+        yield follower
+
+
+def bounces(site: Site, post: str) -> list[dict[str, Any]]:
+    """Who was refused for good, in the order in which it was handed on."""
+    told = [each.metadata for each in entries(site, BOUNCES)]
+    return [one for facts in told if facts["message_id"] == post for one in facts["refused"]]
+
+
+# A mail server that is in trouble
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        at("CONNECT", "421 4.3.2 Too busy"),
+        at("CONNECT", "554 5.3.2 No service"),
+        at("EHLO", "421 4.3.2 Bye"),
+        at("MAIL", "421 4.3.2 Bye"),
+        at_recipient(5, "421 4.3.2 Bye"),
+        at_recipient(10, DROP),
+        at("DATA", "421 4.3.2 Bye"),
+        at("END", "421 4.3.2 Bye"),
+    ],
+    ids=["greeting", "no service", "ehlo", "mail", "rcpt 5", "lost at rcpt", "data", "dot"],
+)
+def test_d2_after_a_421_nobody_is_missing_and_nobody_doubled(
+    site: Site, server: MailServer, fault: Hook
+) -> None:
+    server.hooks.append(times(1, fault))
+    if server.said:  # the connection of the test before is used no more
+        server.stop()
+        server.start()
+    this = post(site)
+    settle(site)
+    assert copies(server, this) == once(*MEMBERS)
+    assert in_state(site, this, "sent") == MEMBERS
+    assert {each.attempts for each in ledger(site, this).values()} == {1}
+
+
+def test_while_the_mail_server_is_down_the_door_takes_posts_and_all_go_out_later(
+    site: Site, server: MailServer, log: Follower
+) -> None:
+    server.stop()
+    posts = [post(site) for _ in range(3)]
+    log.wait_for('"event":"mail server"', "Connection refused")
+    server.start()
+    log.wait_for('"event":"mail server"', "works again")
+    settle(site)
+    for this in posts:
+        assert copies(server, this) == once(*MEMBERS)
+
+
+def test_what_the_server_took_without_a_word_is_sent_again_later_and_nothing_else(
+    site: Site, server: MailServer
+) -> None:
+    server.hooks.append(times(1, at("END", TAKE_AND_DROP)))
+    this = post(site)
+    wait_put_off(site, this)
+    assert in_state(site, this, "pending") == FIRST
+    assert copies(server, this) == once(*MEMBERS)
+    make_due(site, this)
+    settle(site)
+    assert copies(server, this) == once(*MEMBERS, *FIRST)
+
+
+def test_what_was_lost_after_the_dot_is_sent_again_later_and_nothing_else(
+    site: Site, server: MailServer
+) -> None:
+    server.hooks.append(times(1, at("END", DROP)))
+    this = post(site)
+    wait_put_off(site, this)
+    assert copies(server, this) == once(*MEMBERS[10:])
+    make_due(site, this)
+    settle(site)
+    assert copies(server, this) == once(*MEMBERS)
+
+
+# A mail server that says no
+
+
+def test_d5_who_is_refused_for_good_is_in_bounces_with_the_reply(
+    site: Site, server: MailServer
+) -> None:
+    gone, full = MEMBERS[2], MEMBERS[13]
+    said = {gone: "550 5.1.1 No such user", full: "552 5.2.2 Full for years"}
+    server.hooks.append(refusing(said))
+    this = post(site)
+    settle(site)
+    assert copies(server, this) == once(*MEMBERS) - once(gone, full)
+    assert [(one["email"], one["reply"]) for one in bounces(site, this)] == list(said.items())
+    assert {one["about"] for one in bounces(site, this)} == {"recipient"}
+    assert in_state(site, this, "refused") == [gone, full]
+
+
+def test_d5_who_is_told_to_wait_waits_alone_and_is_given_up_with_the_last_reply(
+    site: Site, server: MailServer
+) -> None:
+    later, never = MEMBERS[2], MEMBERS[13]
+    server.hooks.append(times(1, refusing({later: "450 4.2.0 Greylisted"})))
+    server.hooks.append(refusing({never: "452 4.2.2 Full"}))
+    this = post(site)
+    wait_put_off(site, this)
+    assert copies(server, this) == once(*MEMBERS) - once(later, never)
+    waiting = [each for each in ledger(site, this).values() if each.state == "pending"]
+    assert [(each.email, each.attempts) for each in waiting] == [(later, 1), (never, 1)]
+    for each in waiting:
+        assert each.next_at is not None and time.time() < each.next_at < time.time() + 300
+    make_due(site, this)
+    eventually(lambda: in_state(site, this, "pending") == [never], "one of them got it")
+    wait_put_off(site, this)
+    assert bounces(site, this) == []
+    with site.store.begin() as connection:
+        row = schema.post.c
+        made = update(schema.post).where(row.message_id == this)
+        connection.execute(made.values(created_at=row.created_at - 5 * DAY))
+    make_due(site, this)
+    settle(site)
+    assert copies(server, this) == once(*MEMBERS) - once(never)
+    (one,) = bounces(site, this)
+    assert one["email"] == never
+    assert one["reply"].startswith("Given up after 5.0 days: 452 4.2.2 Full")
+
+
+@pytest.mark.parametrize(
+    "refusal", [at("RCPT", "554 5.7.1 Relay access denied"), at("MAIL", "530 5.7.0 Log in first")]
+)
+def test_a_server_that_does_not_want_us_costs_no_member_anything_and_the_log_is_loud(
+    site: Site, server: MailServer, log: Follower, refusal: Hook
+) -> None:
+    server.hooks.append(refusal)
+    this = post(site)
+    wait_put_off(site, this)
+    log.wait_for('"level":"error","event":"mail server refuses us"')
+    assert in_state(site, this, "pending") == MEMBERS
+    assert bounces(site, this) == []
+    server.hooks.clear()
+    make_due(site, this)
+    settle(site)
+    assert copies(server, this) == once(*MEMBERS)
+
+
+# Storage
+
+
+def test_fault_7_while_another_holds_the_lock_delivery_waits_and_nothing_is_doubled(
+    site: Site, server: MailServer
+) -> None:
+    dot = Hold("END")
+    server.hooks.append(dot)
+    this = post(site)
+    dot.wait()
+    with site.store.begin():
+        taken = len(server.taken)
+        server.release()
+        server.wait_for(taken + 1)
+        assert in_state(site, this, "sent") == []
+    settle(site)
+    assert copies(server, this) == once(*MEMBERS)
+
+
+def test_fault_2_on_a_full_disk_what_was_reached_is_written_down_when_there_is_room(
+    tmp_path: Path,
+) -> None:
+    dot = Hold("END")
+    with (
+        memory(tmp_path / "disk", f"size={24 * MIB}") as disk,
+        MailServer(dot) as server,
+        Sites() as sites,
+    ):
+        settings = {"url": f"sqlite:///{disk}/postroom.db", "STORE__MIN_FREE_SPACE": "0"}
+        site = start(sites, server, MEMBERS, **settings, SMTP__CONNECTIONS="1")
+        this = post(site)
+        dot.wait()
+        ballast = fill(disk, leave=0)
+        with Follower(site.log) as log:
+            server.release()
+            log.wait_for('"event":"queue not served"', "SQLITE_FULL")
+        assert in_state(site, this, "sent") == []
+        ballast.unlink()
+        settle(site)
+        assert copies(server, this) == once(*MEMBERS)
+        assert site.stop() == 0
