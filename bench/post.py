@@ -20,7 +20,7 @@ import msgspec
 from rich.console import Console
 from rich.status import Status
 
-from bench import report
+from bench import process, report
 from bench.figures import summarise
 from bench.load import LoadError, program
 from bench.mailman_post import CONFIGURATION as MAILMAN_IS
@@ -28,16 +28,16 @@ from bench.mailman_post import NAME as MAILMAN
 from bench.mailman_post import mailman
 from bench.measure import Tell
 from bench.post_beside import beside
-from bench.post_figures import Posts, Results, Statements, markdown, tables
+from bench.post_figures import Memory, Posts, Results, Statements, markdown, tables
 from bench.post_ours import CONFIGURATION as OURS_IS
-from bench.post_ours import DEFAULT, Site, Trace, peak, runners_of
+from bench.post_ours import DEFAULT, Site, Trace, runners_of
 from bench.post_ours import NAME as OURS
 from bench.post_run import QUICK, Done, Plan, deliver, lists
 from bench.post_sink import Sink, sink
 from bench.process import Skip
 from bench.servers import Server, workplace
 
-PARTS = ("posts", "statements", "beside")
+PARTS = ("posts", "memory", "statements", "beside")
 WIDTH = 120  # columns of a file
 IDLE = 3.0  # seconds in which the runners are watched doing nothing
 
@@ -73,21 +73,17 @@ def _positive(text: str) -> int:
 
 
 class Runner:
-    """Who delivers posts, to lists of these numbers of members. `runners` is the process whose
-    memory is looked at; `ours` is None for a peer."""
+    """Who delivers posts, to lists of these numbers of members; `ours` is None for a peer."""
 
     def __init__(self, server: Server, members: Sequence[int], ours: Site | None = None) -> None:
         self.server, self.members, self.ours = server, members, ours
-        self.runners = runners_of(server.pid) if ours else None
 
-    def run(self, into: Sink, number: int) -> tuple[Done, int | None]:
-        """One post: what became of it, and the peak memory of ours. Raises `LoadError`."""
-        if self.ours is None or self.runners is None:
-            return deliver(self.server.port, into, number), None
-        with peak(self.runners) as most:
-            done = deliver(self.server.port, into, number)
+    def run(self, into: Sink, number: int) -> Done:
+        """One post. Raises `LoadError`."""
+        done = deliver(self.server.port, into, number)
+        if self.ours is not None:
             self.ours.settle()
-        return done, most[0]
+        return done
 
 
 def posts(plan: Plan, place: Path, out: Path, tell: Tell) -> tuple[list[Posts], list[str]]:
@@ -105,16 +101,16 @@ def posts(plan: Plan, place: Path, out: Path, tell: Tell) -> tuple[list[Posts], 
         except Skip as error:
             skipped.append(f"{MAILMAN} is left out: {error}")
         trials = [(each, number) for each in taking_part for number in each.members]
-        runs: dict[tuple[str, int], list[tuple[Done, int | None]]] = {}
+        runs: dict[tuple[str, int], list[Done]] = {}
         for number in range(-1, plan.rounds):  # the first one warms up
             for each, members in random.Random(number).sample(trials, len(trials)):
                 name = each.server.name
                 try:
-                    done, memory = each.run(into, members)
+                    done = each.run(into, members)
                 except LoadError as error:
                     raise LoadError(f"{name}, {members:,} members: {error}") from error
                 if number >= 0:
-                    runs.setdefault((name, members), []).append((done, memory))
+                    runs.setdefault((name, members), []).append(done)
                 tell(
                     f"round {number + 1} of {plan.rounds}: {name}, {members:,} members: "
                     f"{done.rate:,.0f} recipients/s"
@@ -133,17 +129,38 @@ def _ours(plan: Plan, place: Path, into: Sink, tell: Tell, verp: bool) -> Iterat
         yield Runner(server, plan.members, ours)
 
 
-def _summed_up(name: str, members: int, runs: Sequence[tuple[Done, int | None]]) -> Posts:
-    memory = [each for _, each in runs if each is not None]
+def _summed_up(name: str, members: int, runs: Sequence[Done]) -> Posts:
     return Posts(
         name,
         members,
-        summarise([done.rate for done, _ in runs]),
-        summarise([done.recipients / done.wire for done, _ in runs]),
-        summarise([done.seconds for done, _ in runs]),
-        summarise([done.transactions for done, _ in runs]),
-        summarise(memory) if memory else None,
+        summarise([done.rate for done in runs]),
+        summarise([done.recipients / done.wire for done in runs]),
+        summarise([done.seconds for done in runs]),
+        summarise([done.transactions for done in runs]),
     )
+
+
+# The part `memory`
+
+
+def memory(plan: Plan, place: Path, tell: Tell) -> list[Memory]:
+    """What a new runners process takes for a post to each number of members."""
+    before: dict[int, list[int]] = {number: [] for number in plan.members}
+    peak: dict[int, list[int]] = {number: [] for number in plan.members}
+    with sink(place / "sink") as into:
+        ours = Site(place / "postroom", into.port, verp=True)
+        tell(f"memory: subscribing {sum(plan.members):,} members")
+        ours.create(lists(plan.members))
+        for _ in range(plan.rounds):
+            for number in plan.members:
+                tell(f"memory: a post to {number:,} members")
+                with ours.serve() as server:
+                    runners = runners_of(server.pid)
+                    before[number].append(process.memory(runners).high)
+                    deliver(server.port, into, number)
+                    ours.settle()
+                    peak[number].append(process.memory(runners).high)
+    return [Memory(each, summarise(before[each]), summarise(peak[each])) for each in plan.members]
 
 
 # The part `statements`
@@ -186,6 +203,7 @@ def measured(only: Sequence[str], plan: Plan, out: Path, tell: Tell) -> Results:
 
         steps: dict[str, Callable[[Results], Results]] = {
             "posts": with_posts,
+            "memory": lambda r: replace(r, memory=memory(plan, place / "memory", tell)),
             "statements": lambda r: replace(
                 r, statements=statements(plan, place / "statements", tell)
             ),

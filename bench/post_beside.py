@@ -6,9 +6,10 @@ beside; a measurement during which the large post ended is a fault and not a fig
 """
 
 import math
+import os
 from pathlib import Path
 
-from bench.figures import Ledger, ratio, summarise
+from bench.figures import Ledger, summarise
 from bench.load import Load, LoadError, Run, calibrate, send
 from bench.measure import Tell
 from bench.post_figures import Beside
@@ -26,7 +27,7 @@ from bench.post_run import (
     readers,
 )
 from bench.post_sink import Sink, sink
-from bench.servers import Server
+from bench.servers import Postroom, Server
 
 QUEUE = "command"  # that nobody serves
 DOOR = Load(10, to=f"small-request@{DOMAIN}")
@@ -46,6 +47,7 @@ class _Work:
 
     def door(self, messages: int) -> Run:
         """A run of the door."""
+        os.sync()
         done = send(self.server.port, DOOR, messages)
         self.sent += messages
         return done
@@ -99,20 +101,27 @@ def beside(plan: Plan, place: Path, tell: Tell) -> Beside:
         ours = Site(place / "postroom", into.port, verp=True)
         tell(f"beside: subscribing {plan.large:,} members")
         ours.create(lists([plan.large]) | {SMALL: readers(plan.small)})
-        with ours.serve() as server:
+        only = Site(place / "door", into.port, verp=True)
+        only.create({SMALL: []})
+        with ours.serve() as server, Postroom.serve(only) as door_only:
             tell("beside: warming up")
             work = _Work(plan, ours, server, into)
+            send(door_only.port, DOOR, work.messages)
+            bare = list[float]()
             alone, with_large = list[float](), list[float]()
             small, small_late = list[float](), list[float]()
             for number in range(plan.rounds):
+                os.sync()
+                bare.append(send(door_only.port, DOOR, work.messages).rate)
                 alone.append(work.door(work.messages).rate)
                 small.append(work.small())
                 ours.settle()
                 with_large.append(work.door_beside())
                 small_late.append(work.small_beside())
                 tell(
-                    f"beside: round {number + 1} of {plan.rounds}: the door {alone[-1]:,.0f} "
-                    f"alone, {with_large[-1]:,.0f} beside a large post; a small post "
+                    f"beside: round {number + 1} of {plan.rounds}: the door {bare[-1]:,.0f} "
+                    f"without runners, {alone[-1]:,.0f} with idle ones, {with_large[-1]:,.0f} "
+                    "beside a large post; a small post "
                     f"{small[-1]:.3f} s alone, {small_late[-1]:.3f} s beside it"
                 )
             ledger = Ledger(work.sent, ours.depths().get(QUEUE, 0))
@@ -121,9 +130,9 @@ def beside(plan: Plan, place: Path, tell: Tell) -> Beside:
     return Beside(
         plan.large,
         plan.small,
+        summarise(bare),
         summarise(alone),
         summarise(with_large),
-        ratio(summarise(with_large).median, summarise(alone).median),
         summarise(small),
         summarise(small_late),
         ledger,

@@ -49,7 +49,9 @@ class Site(Postroom):
         """Make lists with their members."""
         self.create_lists(lists)
         for address, members in lists.items():
-            self._command("member", "add", address, "-", text="".join(f"{m}\n" for m in members))
+            text = "".join(f"{each}\n" for each in members)
+            if members:
+                self._command("member", "add", address, "-", text=text)
             self._command("list", "set", address, "dmarc.mitigation=none")
 
     @contextlib.contextmanager
@@ -84,19 +86,6 @@ def runners_of(root: int) -> int:
             if RUNNERS in Path(f"/proc/{pid}/cmdline").read_text().split("\0"):
                 return pid
     raise Skip("postroom has no runners process")
-
-
-@contextlib.contextmanager
-def peak(pid: int) -> Iterator[list[int]]:
-    """The most memory that a process has while the block lasts, in octets (VmHWM); the one
-    element afterwards. Raises `Skip` if the system does not allow to begin anew."""
-    found: list[int] = []
-    try:
-        Path(f"/proc/{pid}/clear_refs").write_text("5")  # proc(5): resets VmHWM
-    except OSError as error:
-        raise Skip(f"peak memory cannot be measured: {error}") from error
-    yield found
-    found.append(process.memory(pid).high)
 
 
 # Statements

@@ -30,9 +30,10 @@ def test_postfix_for_domains_of_lists_asks_for_domains_and_addresses(run: Run, l
         "relay_domains": "socketmap:inet:127.0.0.1:8025:domains",
         "transport_maps": "socketmap:inet:127.0.0.1:8025:domains",
         "relay_recipient_maps": "socketmap:inet:127.0.0.1:8025:recipients",
+        "smtpd_authorized_verp_clients": "$mynetworks",
     }
     assert result.stderr == ""
-    other = result.stdout.partition("in place of the first two:\n")[2]
+    other = result.stdout.partition("in place of the first two:\n")[2].partition("\n\n")[0]
     written_down = settings(re.sub("^# ", "", other, flags=re.M))
     names = "bücher.example, xn--bcher-kva.example, example.com, example.net"
     assert written_down["relay_domains"] == names
@@ -45,6 +46,7 @@ def test_postfix_for_a_shared_domain_asks_for_addresses_only(run: Run) -> None:
         "transport_maps": "socketmap:inet:127.0.0.1:8025:transport",
         "local_recipient_maps": "proxy:unix:passwd.byname, $alias_maps, "
         "socketmap:inet:127.0.0.1:8025:recipients",
+        "smtpd_authorized_verp_clients": "$mynetworks",
     }
 
 
@@ -95,7 +97,7 @@ def test_everything_is_filled_in_and_stands_alone_on_stdout(
 def test_nothing_that_is_printed_lets_anybody_relay(run: Run, lists: None, program: str) -> None:
     for options in [], ["--shared"]:
         text = run("mta", program, *options).stdout
-        assert not re.search(r"mynetworks|permit|promiscuous|relay_entire|^ *accept", text, re.M)
+        assert not re.search(r"^mynetworks|permit|promiscuous|relay_entire|^ *accept", text, re.M)
 
 
 @pytest.mark.parametrize(
@@ -245,3 +247,42 @@ def test_what_cannot_be_written_down_is_refused(
     result = run("mta", program, status=1)
     assert result.stdout == ""
     assert sentence in result.stderr
+
+
+# Mail that goes out
+
+HOST, PER_COPY = "POSTROOM_SMTP__HOST", "POSTROOM_SMTP__RECIPIENTS"
+LARGEST, MEMORY = "POSTROOM_LMTP__MAX_MESSAGE_SIZE", "POSTROOM_LMTP__MEMORY_BUDGET"
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_each_is_told_where_posts_come_and_who_has_to_be_let_relay(
+    run: Run, lists: None, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    def told() -> str:
+        comment = re.sub(r"\n(# |dnl )", " ", run("mta", program).stdout)
+        return comment.partition("Posts go out by SMTP, too: ")[2]
+
+    assert told().startswith("postroom hands them to 127.0.0.1:25 (smtp.host in ")
+    assert "127.0.0.1" in told() or "this machine" in told()
+    monkeypatch.setenv(HOST, "a.example.com,b.example.com:587")
+    assert "them to a.example.com:25 or b.example.com:587 (smtp.host in " in told()
+    assert "address of this machine" in told() or "Connect:ADDRESS RELAY" in told()
+
+
+def test_limits_that_are_too_low_by_default_are_raised(
+    run: Run, lists: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MEMORY, "1000000000")
+    for name, value in (PER_COPY, "1000"), (LARGEST, "9000000"):
+        monkeypatch.setenv(name, value)
+    usual = [run("mta", program).stdout for program in PROGRAMS]
+    assert not any(re.search(r"message.size|limit max-rcpt|t_limit", text) for text in usual)
+    for name, value in (PER_COPY, "1001"), (LARGEST, "60000000"):
+        monkeypatch.setenv(name, value)
+    postfix, exim, opensmtpd, _ = [run("mta", program).stdout for program in PROGRAMS]
+    assert "\nsmtpd_recipient_limit = 1001\n" in postfix
+    assert "\n# message_size_limit = 61048576\n" in postfix  # a decision for the whole server
+    assert "\nmessage_size_limit = 61048576\n" in exim
+    assert "\nsmtp limit max-rcpt 1001\n" in opensmtpd
+    assert "\nsmtp max-message-size 61048576\n" in opensmtpd

@@ -1,15 +1,24 @@
-"""The pages say what is true: diagram, links to tests and files, settings."""
+"""The pages say what is true: diagram, links to tests and files, settings, templates."""
 
+import ast
 import re
 import runpy
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from postroom.base.settings import Settings
+from postroom.lists.settings import ListSettings
+from postroom.notices import letters
+from postroom.notices.render import NAMES, Templates, Text, Value
+from postroom.posting.rules import CHAIN
+from tests.notices.house import ANTS, HEADER, NOW, POST, house, log
 
 ROOT = Path(__file__).parents[2]
+SRC = ROOT / "src" / "postroom"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -53,3 +62,139 @@ def test_readme_shows_every_setting() -> None:
         assert f"[{section.name}]" in readme
         for field in msgspec.structs.fields(section.type):
             assert re.search(rf"^{field.name} = ", readme, re.M), field.name
+
+
+def test_the_page_on_lists_shows_every_setting_with_its_default() -> None:
+    page = (ROOT / "docs" / "lists.md").read_text()
+    tables = runpy.run_path(str(ROOT / "docs" / "settings.py"))["tables"]()
+    assert list(tables) == [group.name for group in msgspec.structs.fields(ListSettings)]
+    for group, table in tables.items():
+        assert table in page, (
+            f"docs/lists.md: {group} is not as `python docs/settings.py` prints it"
+        )
+
+
+def test_the_page_on_lists_has_the_rules_in_their_order() -> None:
+    page = (ROOT / "docs" / "lists.md").read_text()
+    section = page.partition("## What becomes of a post")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `([\w-]+)` \|", section, re.M) == [name for name, _ in CHAIN]
+
+
+class _Listening(Templates):
+    """Remembers what templates are given."""
+
+    def __init__(self) -> None:
+        super().__init__("", log()[0])
+        self.given: dict[str, Mapping[str, Value]] = {}
+
+    def write(self, name: str, values: Mapping[str, Value], list_id: str = "") -> Text:
+        self.given[name] = values
+        return super().write(name, values, list_id)
+
+
+def test_the_page_on_lists_documents_every_variable_of_every_template() -> None:
+    listening = _Listening()
+    ours = house()._replace(templates=listening)
+    letters.rejected(ours, ANTS, POST, HEADER, "Why.", NOW)
+    letters.held_author(ours, ANTS, POST, NOW)
+    letters.held_owner(ours, ANTS, POST, ["Dear ants,"], ["carla@example.net"], 4.0, NOW)
+    letters.held_summary(ours, ANTS, [POST], 1, NOW, ["carla@example.net"], NOW)
+    letters.undeliverable(ours, letters.Failed("a@example.org", HEADER, "550 No"), ANTS, NOW)
+    assert set(listening.given) == set(NAMES)
+
+    page = (ROOT / "docs" / "lists.md").read_text()
+    section = page.partition("## Notices")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", section.partition("| variable")[0], re.M)) == set(
+        NAMES
+    )
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", section.partition("| variable")[2], re.M)
+    said = {
+        (template, variable)
+        for variable, where in rows
+        for template in (NAMES if where == "all" else re.findall(r"`(\w+)`", where))
+    }
+    given = {(name, each) for name, values in listening.given.items() for each in values}
+    assert said == given
+    posts = listening.given["held_summary"]["posts"]
+    assert isinstance(posts, list)
+    (row,) = (line for line in section.splitlines() if line.startswith("| `posts` |"))
+    assert all(f"`{name}`" in row for name in posts[0])
+
+
+# D21: a setting that nobody reads does nothing, and its owner believes it does.
+
+# Where settings are defined, read from files, checked and shown.
+NO_USE = (
+    "base/settings.py",
+    "base/loading.py",
+    "base/faults.py",
+    "lists/settings.py",
+    "lists/preferences.py",
+    "cli/",
+    "doctor/",
+    "testing/",
+)
+GROUPS = {
+    group.type.__name__: group.name
+    for of in (Settings, ListSettings)
+    for group in msgspec.structs.fields(of)
+}
+EVERY = [
+    pytest.param(group.name, field.name, id=f"{of.__name__}.{group.name}.{field.name}")
+    for of in (Settings, ListSettings)
+    for group in msgspec.structs.fields(of)
+    for field in msgspec.structs.fields(group.type)
+]
+
+
+@pytest.mark.parametrize(("group", "name"), EVERY)
+def test_d21_every_setting_is_read_by_what_it_is_for(group: str, name: str) -> None:
+    assert (group, name) in _reads(), f"nothing reads {group}.{name}"
+
+
+@lru_cache(maxsize=1)
+def _reads() -> frozenset[tuple[str, str]]:
+    """Attributes of groups of settings that the source reads."""
+    files = [file for file in SRC.rglob("*.py") if not _is_no_use(file)]
+    return frozenset(read for file in files for read in _reads_of(ast.parse(file.read_text())))
+
+
+def _is_no_use(file: Path) -> bool:
+    return file.relative_to(SRC).as_posix().startswith(NO_USE)
+
+
+def _reads_of(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """`settings.smtp.port`; `smtp.port` where smtp is said, or was made, to be that group."""
+    stands_for: dict[str, set[str]] = {}
+    for name, group in (pair for node in ast.walk(tree) for pair in _named(node)):
+        stands_for.setdefault(name, set()).add(group)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Attribute):
+            continue
+        if isinstance(node.value, ast.Attribute):
+            yield node.value.attr, node.attr
+        for group in stands_for.get(_last(node.value), ()):
+            yield group, node.attr
+
+
+def _named(node: ast.AST) -> Iterator[tuple[str, str]]:
+    """Names that stand for a group from here on: `smtp: Smtp`, `smtp = settings.smtp`."""
+    if isinstance(node, ast.arg) and node.annotation is not None:
+        if group := GROUPS.get(_last(node.annotation)):
+            yield node.arg, group
+    elif isinstance(node, ast.AnnAssign):
+        if group := GROUPS.get(_last(node.annotation)):
+            yield _last(node.target), group
+    elif isinstance(node, ast.Assign):
+        target, value = node.targets[0], node.value
+        pairs: list[tuple[ast.expr, ast.expr]] = [(target, value)]
+        if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+            pairs = list(zip(target.elts, value.elts, strict=True))
+        for target, value in pairs:
+            if isinstance(value, ast.Attribute) and value.attr in GROUPS.values():
+                yield _last(target), value.attr
+
+
+def _last(node: ast.AST) -> str:
+    """`c` of `a.b.c`."""
+    return getattr(node, "attr", "") or getattr(node, "id", "")

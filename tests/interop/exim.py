@@ -2,7 +2,7 @@
 with its lmtp transport.
 
 For: letting it talk to us. Guarantees: those of `Box`; it listens on a loopback port that
-was free, and what is for anybody but our lists is discarded.
+was free, and what is for anybody but our lists and the mailboxes is discarded.
 """
 
 import re
@@ -10,7 +10,16 @@ import re
 from postroom.base.places import Tcp
 from tests.integration.processes import eventually, listens
 from tests.interop.box import Box
-from tests.interop.mail import NO_MAILBOX, NOTHING, NOWHERE, STORED, Printed, Routes, free_port
+from tests.interop.mail import (
+    NO_MAILBOX,
+    NOTHING,
+    NOWHERE,
+    STORED,
+    Printed,
+    Routes,
+    free_port,
+)
+from tests.interop.mailboxes import Mailboxes
 
 _CONFIGURATION = """\
 {top}
@@ -35,6 +44,7 @@ begin retry
 * * F,1h,1s
 begin routers
 {routers}
+{boxes}
 users:
   driver = accept
   domains = {shared}
@@ -46,9 +56,36 @@ others:
   transport = discard
 begin transports
 {transports}
+{delivery}
 discard:
   driver = appendfile
   file = /dev/null
+  user = Debian-exim
+"""
+_BOXES = """\
+boxes:
+  driver = accept
+  domains = {mailboxes.domain}
+  local_parts = {users}
+  transport = boxes
+no_box:
+  driver = redirect
+  domains = {mailboxes.domain}
+  allow_fail
+  data = :fail: no such user
+gone:
+  driver = redirect
+  domains = {mailboxes.gone}
+  no_verify
+  allow_fail
+  data = :fail: no such user any more
+"""
+_BOX = """\
+boxes:
+  driver = appendfile
+  directory = {mailboxes.directory}/$local_part_data
+  maildir_format
+  return_path_add
   user = Debian-exim
 """
 _TCP_ROUTER = """\
@@ -81,22 +118,40 @@ t{number}:
 
 
 class Exim(Box):
-    """Delivers as `routes` and `printed` say. A context manager."""
+    """Delivers as `routes` and `printed` say, and to `mailboxes`. A context manager."""
 
-    def __init__(self, routes: Routes = NOWHERE, printed: Printed = NOTHING) -> None:
+    def __init__(
+        self,
+        routes: Routes = NOWHERE,
+        printed: Printed = NOTHING,
+        mailboxes: Mailboxes | None = None,
+        port: int = 0,
+    ) -> None:
         super().__init__("exim", {"Debian-exim": "/var/spool/exim4"})
-        self.port = free_port()
+        self.port = port or free_port()
         top = routers = transports = ""
         if printed.text:
-            parts = re.split(r"^# [123]\. .*$", printed.text, flags=re.MULTILINE)
-            _, top, routers, transports = parts
+            parts = re.split(r"^# [1234]\. .*$", printed.text, flags=re.MULTILINE)
+            _, top, routers, transports, more = parts
+            top += more
         for number, (domain, place) in enumerate(routes.items()):
             facts = {"number": number, "domain": domain, "place": place}
             tcp = isinstance(place, Tcp)
             routers += (_TCP_ROUTER if tcp else _UNIX_ROUTER).format(**facts)
             transports += (_TCP_TRANSPORT if tcp else _UNIX_TRANSPORT).format(**facts)
+        boxes = delivery = ""
+        if mailboxes is not None:
+            users = " : ".join(mailboxes.users)
+            boxes = _BOXES.format(mailboxes=mailboxes, users=users)
+            delivery = _BOX.format(mailboxes=mailboxes)
         self._configuration = _CONFIGURATION.format(
-            port=self.port, top=top, routers=routers, transports=transports, shared=printed.shared
+            port=self.port,
+            top=top,
+            routers=routers,
+            transports=transports,
+            shared=printed.shared,
+            boxes=boxes,
+            delivery=delivery,
         )
 
     def says_sent(self, recipient: str) -> tuple[str, ...]:

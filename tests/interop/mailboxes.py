@@ -1,37 +1,19 @@
-"""Mailboxes behind a mail server, and a site that posts through it.
+"""Mailboxes behind a mail server.
 
-For: following a post from its author to its readers and back. Guarantees: each letter is a file
-as the mail server delivered it; every wait has a deadline; `settled` returns when neither the
-site nor the mail server has anything left to do, and not while a message is on its way between
-the two.
+For: seeing what readers are sent. Guarantees: each letter is a file as the mail server delivered
+it, beside those of before; whoever the mail server runs as has room there.
 """
 
 import email
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
 from email.message import Message
 from pathlib import Path
-from typing import NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self
 
-from sqlalchemy import Select, func, select
-
-from postroom.lists.preferences import set_preferences
-from postroom.lists.registry import ListError, create_list, find_list
-from postroom.lists.roster import Role, add_members, person
-from postroom.spool.metadata import IN
-from postroom.spool.orders import OUT
-from postroom.store.schema import entry, receipt
-from postroom.testing.site import Site
-from tests.integration.mail import new_message
-from tests.integration.sites import Sites
-from tests.interop.mail import MailServer, free_port, until
-
-DOMAIN, LISTS = "example.org", "lists.example.com"
-GONE = f"gone@gone.{DOMAIN}"  # the mail server takes its mail, and then bounces it
-ROLES = ("lmtp", "runners")
-
-_Found = TypeVar("_Found")
+DOMAIN = "example.org"
+GONE_DOMAIN = f"gone.{DOMAIN}"
+GONE = f"gone@{GONE_DOMAIN}"  # the mail server takes its mail, and then bounces it
 
 
 class Letter(NamedTuple):
@@ -56,8 +38,9 @@ class Letter(NamedTuple):
 
 
 class Mailboxes:
-    """Maildirs of the users of `DOMAIN`, with room for whoever the mail server runs as. A
-    context manager."""
+    """Maildirs of these users of `domain`; it has no others. A context manager."""
+
+    domain, gone = DOMAIN, GONE_DOMAIN
 
     def __init__(self, *users: str) -> None:
         self.users = users
@@ -65,7 +48,7 @@ class Mailboxes:
         self.directory.chmod(0o1777)
 
     def of(self, user: str, mark: bytes = b"") -> list[Letter]:
-        """The letters of a user whose header or text holds `mark`."""
+        """The letters of a user in which `mark` is."""
         files = sorted((self.directory / user / "new").glob("*"))
         letters = (Letter(file.read_bytes()) for file in files)
         return [each for each in letters if mark in each.raw]
@@ -75,99 +58,3 @@ class Mailboxes:
 
     def __exit__(self, *exception: object) -> None:
         shutil.rmtree(self.directory)
-
-
-class Office(NamedTuple):
-    """A site, the mail server on both sides of it, and the mailboxes."""
-
-    site: Site
-    server: MailServer
-    mailboxes: Mailboxes
-
-    def wait(self, look: Callable[[], _Found], what: str) -> _Found:
-        """As `until`."""
-        try:
-            return until(self.server, look, what)
-        except AssertionError as error:
-            error.add_note(self.site.log.read_text(errors="replace")[-4000:])
-            raise
-
-    def letter(self, user: str, mark: bytes) -> Letter:
-        """Wait for a letter."""
-        return self.wait(lambda: self.mailboxes.of(user, mark), f"mail for {user}")[0]
-
-    def letters(self, users: Iterable[str], mark: bytes) -> dict[str, Letter]:
-        """Wait until each user has a letter with this mark, and until nothing is under way any
-        more; then each has exactly one."""
-        found = {user: self.letter(user, mark) for user in users}
-        self.settled()
-        assert {user: len(self.mailboxes.of(user, mark)) for user in found} == dict.fromkeys(
-            found, 1
-        )
-        return found
-
-    def settled(self) -> None:
-        """Wait until nobody has anything left to do."""
-
-        def look() -> bool:
-            before = self._count(select(func.count()).select_from(receipt))
-            busy = select(func.count()).where(entry.c.queue.in_([IN, OUT]))
-            if self._count(busy) or self.server.waiting():
-                return False
-            # What came from the mail server meanwhile has left a receipt.
-            return self._count(select(func.count()).select_from(receipt)) == before
-
-        self.wait(look, "nothing under way")
-
-    def _count(self, statement: Select[tuple[int]]) -> int:
-        with self.site.store.read() as connection:
-            return int(connection.execute(statement).scalar_one())
-
-
-def posting_site(made: Sites, **settings: str) -> Site:
-    """A site that is not started yet, and delivers to a port where nobody listens yet."""
-    usual = {
-        "SMTP__HOST": f"127.0.0.1:{free_port()}",
-        "LMTP__LISTEN": f"127.0.0.1:{free_port()}",
-        "MAPS__LISTEN": f"127.0.0.1:{free_port()}",
-        "SITE__HOSTNAME": LISTS,
-        "SITE__OWNER": f"root@{DOMAIN}",
-        "DNS__OFFLINE": "true",
-        "DELIVERY__RETRY_FIRST": "0.1",
-        "DELIVERY__RETRY_MOST": "1",
-    }
-    return made.make(**usual | settings)
-
-
-def smtp_port(site: Site) -> int:
-    """Where the mail server of a site is to listen."""
-    return int(site.environment["POSTROOM_SMTP__HOST"].rpartition(":")[2])
-
-
-def open_list(site: Site, name: str, *people: str, role: Role = "member") -> str:
-    """A list with these people, users of `DOMAIN` unless they say otherwise; one that is there
-    gets them besides. Returns its address."""
-    address = f"{name}@{LISTS}"
-    with site.store.begin() as connection:
-        try:
-            of = find_list(connection, address)
-        except ListError:
-            of = create_list(connection, address)
-        given = [person(each if "@" in each else f"{each}@{DOMAIN}") for each in people]
-        add_members(connection, of.key, given, role)
-    return address
-
-
-def let_in(site: Site, name: str) -> None:
-    """Anybody may post to a list, whatever stands in To."""
-    with site.store.begin() as connection:
-        of = find_list(connection, f"{name}@{LISTS}")
-        changes = {"posting.require_named": "no", "posting.nonmembers": "accept"}
-        set_preferences(connection, of.key, changes)
-
-
-def post(to: str, author: str = "ann", body: bytes = b"Hello.\r\n") -> bytes:
-    """A message as a mail client writes it, like no other."""
-    return b"From: %s@%s\r\nTo: %s\r\n" % (author.encode(), DOMAIN.encode(), to.encode()) + (
-        new_message().partition(b"\r\n\r\n")[0] + b"\r\n\r\n" + body
-    )

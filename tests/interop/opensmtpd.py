@@ -2,7 +2,7 @@
 delivery agent mail.lmtp.
 
 For: letting it talk to us. Guarantees: those of `Box`; it listens on a loopback port that
-was free, and what is for anybody but our lists is discarded.
+was free, and what is for anybody but our lists and the mailboxes is discarded.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from postroom.base.places import Tcp, Unix
 from tests.integration.processes import eventually, listens
 from tests.interop.box import Box
-from tests.interop.mail import NO_MAILBOX, NOTHING, NOWHERE, STORED, Printed, Routes, free_port
+from tests.interop.mail import (
+    NO_MAILBOX,
+    NOTHING,
+    NOWHERE,
+    STORED,
+    Printed,
+    Routes,
+    free_port,
+)
+from tests.interop.mailboxes import Mailboxes
 
 _USERS = {"opensmtpd": "/var/lib/opensmtpd/empty", "opensmtpq": "/var/lib/opensmtpd/empty"}
 _CONFIGURATION = """\
@@ -21,8 +30,16 @@ table somebody {{ "@" = nobody }}
 {actions}
 action users mda "cat >/dev/null"
 match from any for domain "{shared}" action users
-action discard mda "cat >/dev/null" virtual <somebody>
+{boxes}action discard mda "cat >/dev/null" virtual <somebody>
 match from any for any action discard
+"""
+_BOXES = """\
+table users {{ {users} }}
+action boxes maildir "{mailboxes.directory}/%{{dest.user}}" virtual <somebody>
+match from any for domain "{mailboxes.domain}" rcpt-to <users> action boxes
+match from any for domain "{mailboxes.domain}" reject
+action gone mda "exit 67" virtual <somebody>
+match from any for domain "{mailboxes.gone}" action gone
 """
 
 
@@ -35,16 +52,26 @@ def _action(number: int, domain: str, place: Tcp | Unix) -> str:
 
 
 class OpenSMTPD(Box):
-    """Delivers as `routes` and `printed` say. A context manager."""
+    """Delivers as `routes` and `printed` say, and to `mailboxes`. A context manager."""
 
-    def __init__(self, routes: Routes = NOWHERE, printed: Printed = NOTHING) -> None:
+    def __init__(
+        self,
+        routes: Routes = NOWHERE,
+        printed: Printed = NOTHING,
+        mailboxes: Mailboxes | None = None,
+        port: int = 0,
+    ) -> None:
         super().__init__("opensmtpd", _USERS)
-        self.port = free_port()
+        self.port = port or free_port()
         actions = "".join(_action(n, *route) for n, route in enumerate(routes.items()))
         self._tables = printed.tables
         self._relayed = {domain for domain, place in routes.items() if isinstance(place, Tcp)}
+        boxes = ""
+        if mailboxes is not None:
+            users = ", ".join(f'"{each}@{mailboxes.domain}"' for each in mailboxes.users)
+            boxes = _BOXES.format(mailboxes=mailboxes, users=users)
         self._configuration = _CONFIGURATION.format(
-            port=self.port, actions=actions + printed.text, shared=printed.shared
+            port=self.port, actions=actions + printed.text, shared=printed.shared, boxes=boxes
         )
 
     def says_sent(self, recipient: str) -> tuple[str, ...]:

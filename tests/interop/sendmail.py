@@ -1,13 +1,14 @@
 """A sendmail that delivers to a server over LMTP, TCP or a unix socket.
 
 For: letting it talk to us. Guarantees: those of `Box`; it listens on a loopback port that
-was free, and what is for anybody but our lists is discarded.
+was free, and what is for anybody but our lists and the mailboxes is discarded.
 """
 
 from postroom.base.places import Tcp
 from tests.integration.processes import eventually, listens
 from tests.interop.box import Box
 from tests.interop.mail import NO_MAILBOX, NOTHING, NOWHERE, Printed, Routes, free_port
+from tests.interop.mailboxes import Mailboxes
 
 _USERS = {"smmta": "/var/lib/sendmail", "smmsp": "/var/lib/sendmail"}
 _CONFIGURATION = """\
@@ -40,22 +41,53 @@ MAILER_DEFINITIONS
 {mailers}
 Mdiscard, P=/etc/mail/discard, F=lsDFMnqm, S=EnvFromSMTP/HdrFromSMTP, R=EnvToSMTP,
 	T=DNS/RFC822/X-Unix, A=discard $u
+{delivery}
+LOCAL_CONFIG
+{classes}
 LOCAL_RULE_0
 {rules}
+{boxes}
 R$* < @ $=w . > $*\t$@ $1 < @ $2 . > $3
 R$* < @ $* > $*\t$#discard $@ nobody $: $1
 """
-
-
-_DISCARD = b"#!/bin/sh\nexec cat >/dev/null\n"
+_BOXES = """\
+R$={{Boxes}} < @ {mailboxes.domain} . > $*\t$#boxes $@ here $: $1
+R$={{Boxes}} < @ {mailboxes.domain} > $*\t$#boxes $@ here $: $1
+R$* < @ {mailboxes.domain} $* > $*\t$#error $@ 5.1.1 $: "550 no such user"
+R$* < @ {mailboxes.gone} $* > $*\t$#gone $@ here $: $1
+"""
+_MAILERS = """\
+Mboxes, P=/etc/mail/box, F=lsDFMPqm, S=EnvFromSMTP/HdrFromSMTP, R=EnvToSMTP,
+	T=DNS/RFC822/X-Unix, A=box {mailboxes.directory} $u
+Mgone, P=/etc/mail/gone, F=lsDFMnqm, S=EnvFromSMTP/HdrFromSMTP, R=EnvToSMTP,
+	T=DNS/RFC822/X-Unix, A=gone $u
+"""
+_SCRIPTS = {
+    "discard": b"#!/bin/sh\nexec cat >/dev/null\n",
+    "gone": b"#!/bin/sh\nexit 67\n",
+    "box": b"""#!/bin/sh
+directory=$1
+shift
+for user; do
+    mkdir -p "$directory/$user/new"
+    cp /dev/stdin "$directory/$user/$$" && mv "$directory/$user/$$" "$directory/$user/new"
+done
+""",
+}
 
 
 class Sendmail(Box):
-    """Delivers as `routes` and `printed` say. A context manager."""
+    """Delivers as `routes` and `printed` say, and to `mailboxes`. A context manager."""
 
-    def __init__(self, routes: Routes = NOWHERE, printed: Printed = NOTHING) -> None:
+    def __init__(
+        self,
+        routes: Routes = NOWHERE,
+        printed: Printed = NOTHING,
+        mailboxes: Mailboxes | None = None,
+        port: int = 0,
+    ) -> None:
         super().__init__("sendmail", _USERS)
-        self.port = free_port()
+        self.port = port or free_port()
         mailers = rules = ""
         for number, (domain, place) in enumerate(routes.items()):
             where = f"TCP $h {place.port}" if isinstance(place, Tcp) else f"FILE {place.path}"
@@ -68,8 +100,16 @@ class Sendmail(Box):
                 f"R$* < @ {domain} . > $*\t$#lists{number} $@ [{host}] $: $1 < @ {domain} . > $2\n"
                 f"R$* < @ {domain} > $*\t$#lists{number} $@ [{host}] $: $1 < @ {domain} > $2\n"
             )
+        classes = boxes = delivery = ""
+        if mailboxes is not None:
+            classes = f"C{{Boxes}} {' '.join(mailboxes.users)}"
+            boxes = _BOXES.format(mailboxes=mailboxes)
+            delivery = _MAILERS.format(mailboxes=mailboxes)
         self._configuration = _CONFIGURATION.format(
             port=self.port,
+            classes=classes,
+            boxes=boxes,
+            delivery=delivery,
             mailers=mailers,
             rules=rules,
             printed=printed.text,
@@ -91,8 +131,9 @@ class Sendmail(Box):
 
     def begin(self) -> None:
         self.run("tee", "/etc/mail/sendmail.mc", input=self._configuration.encode())
-        self.run("tee", "/etc/mail/discard", input=_DISCARD)
-        self.run("chmod", "755", "/etc/mail/discard")
+        for name, script in _SCRIPTS.items():
+            self.run("tee", f"/etc/mail/{name}", input=script)
+            self.run("chmod", "755", f"/etc/mail/{name}")
         self.run("sh", "-c", "m4 /etc/mail/sendmail.mc >/etc/mail/sendmail.cf")
         self.run("install", "-d", "-m", "700", "/var/lib/sendmail", "/var/spool/mqueue")
         self.run("/usr/libexec/sendmail/sendmail", "-bd", "-q1s")

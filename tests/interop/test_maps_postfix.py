@@ -168,7 +168,7 @@ def test_d8_while_the_registry_cannot_be_read_nobody_is_told_never(
 
 def test_with_domains_written_down_other_mail_goes_on(site: Site) -> None:
     printed = postroom(site, "mta", "postfix").stdout.decode()
-    other = printed.partition("in place of the first two:\n")[2]
+    other = printed.partition("in place of the first two:\n")[2].partition("\n\n")[0]
     written_down = settings_of(other.replace("# ", ""))
     with LookingUp(site, **written_down) as postfix:
         assert postfix.rcpt(LIST, "no-such@example.com") == [OK, UNKNOWN]

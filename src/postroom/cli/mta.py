@@ -1,9 +1,9 @@
 """`postroom mta`.
 
 For: connecting a mail server, with its exact configuration for this installation.
-Guarantees: what is printed lets nobody relay, names no address of a list (those are looked
-up), and stands alone on stdout, so it can go into a file. Fails where a setting cannot be
-written down, with what to change.
+Guarantees: what is printed is for both directions, lets nobody relay, names no address of a
+list (those are looked up), and stands alone on stdout, so it can go into a file. Fails where a
+setting cannot be written down, with what to change.
 """
 
 import re
@@ -11,10 +11,12 @@ from collections.abc import Iterator
 
 import click
 
-from postroom.base.places import Tcp, parse_listen
+from postroom.base.places import Tcp, parse_listen, parse_server
+from postroom.cli import mta_outgoing as outgoing
 from postroom.cli import mta_texts as texts
 from postroom.cli.common import Failed, Options, example
 from postroom.cli.database import opened
+from postroom.cli.mta_outgoing import Outgoing
 from postroom.cli.mta_texts import Installation, Place
 from postroom.lists import registry
 from postroom.lists.endpoint import POSTMASTER, SUBADDRESSES
@@ -37,7 +39,7 @@ def mta() -> None:
 @shared_option
 @click.pass_obj
 def postfix(options: Options, shared: bool) -> None:
-    """Print the lines for Postfix's main.cf.
+    """Print the lines for Postfix's main.cf, for mail in both directions.
 
     Postfix looks each address up in postroom: a list takes mail as soon as it exists, and
     an unknown address is refused at RCPT. There is no map file.
@@ -45,7 +47,7 @@ def postfix(options: Options, shared: bool) -> None:
     here = _installation(options)
     if here.maps is None and not shared:
         _need_domains(options, here)
-    click.echo(texts.postfix(here, shared), nl=False)
+    click.echo(texts.postfix(here, shared) + outgoing.postfix(_outgoing(options)), nl=False)
 
 
 @mta.command(epilog=example("postroom mta exim", "postroom mta exim --shared"))
@@ -59,7 +61,7 @@ def exim(options: Options, shared: bool) -> None:
     """
     here = _installation(options)
     _need_domains(options, here)
-    click.echo(texts.exim(here, shared), nl=False)
+    click.echo(texts.exim(here, shared) + outgoing.exim(_outgoing(options)), nl=False)
 
 
 @mta.command(
@@ -81,7 +83,8 @@ def opensmtpd(options: Options, shared: bool, table: str | None) -> None:
     OpenSMTPD cannot ask at RCPT which addresses there are: it has to be given them.
     """
     if table is None:
-        click.echo(texts.opensmtpd(_installation(options, looks_up=False), shared), nl=False)
+        text = texts.opensmtpd(_installation(options, looks_up=False), shared)
+        click.echo(text + outgoing.opensmtpd(_outgoing(options)), nl=False)
         return
     for line in _domains(options) if table == "domains" else _recipients(options):
         click.echo(line)
@@ -100,7 +103,7 @@ def sendmail(options: Options, shared: bool) -> None:
     _need_domains(options, here)
     if here.maps is None and shared:
         raise Failed("without look-ups sendmail cannot share a domain: set maps.listen")
-    click.echo(texts.sendmail(here, shared), nl=False)
+    click.echo(texts.sendmail(here, shared) + outgoing.sendmail(_outgoing(options)), nl=False)
 
 
 def _installation(options: Options, looks_up: bool = True) -> Installation:
@@ -119,6 +122,13 @@ def _installation(options: Options, looks_up: bool = True) -> Installation:
         domains=tuple(_domains(options)),
         command=options.command("").strip(),
     )
+
+
+def _outgoing(options: Options) -> Outgoing:
+    """What a mail server has to know of posts that go out."""
+    settings = options.settings()
+    servers = [parse_server(text, settings.smtp.port) for text in settings.smtp.host]
+    return Outgoing(servers, settings.smtp.recipients, settings.lmtp.max_message_size)
 
 
 def _place(setting: str, address: str) -> Place:

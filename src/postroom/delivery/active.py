@@ -6,8 +6,9 @@ of a domain that must wait are set aside, a window of them too, and the others g
 I/O.
 """
 
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from postroom.delivery.destinations import Destinations, domain_of
@@ -18,6 +19,7 @@ from postroom.spool.orders import Order
 from postroom.spool.queue import Claim
 
 WINDOW = 2000  # recipients that are read at once
+FRESH = 5.0  # seconds for which what was read is taken for true
 LOW = 1000  # and when there are fewer, it is time to read more
 
 Single = Callable[[str], bytes]  # makes the message for one recipient
@@ -57,6 +59,7 @@ class Active:
         self.cursor = 0
         self.complete = False  # all that are due in this pass have been read
         self.reading = False
+        self.read_at = 0.0  # as of time.monotonic()
         self.in_hand = 0  # batches
         self.failures = 0  # transactions in a row that came to nothing
         self.not_before = 0.0
@@ -103,9 +106,26 @@ class Active:
                 self._singles.append(row)
             else:
                 self._together.append(row)
-        self.complete = len(rows) < wanted
+        self.complete, self.read_at = len(rows) < wanted, time.monotonic()
         if rows:
             self.cursor = rows[-1].n
+
+    def is_stale(self, now: float) -> bool:
+        """Whether those in memory may have left the list since they were read."""
+        return self.rows > 0 and now - self.read_at > FRESH
+
+    def leave_out(self, gone: Collection[int]) -> None:
+        """These have left; the others are there as of now."""
+        if gone:
+            self._together = deque(row for row in self._together if row.n not in gone)
+            self._singles = deque(row for row in self._singles if row.n not in gone)
+        self.read_at = time.monotonic()
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """The first and the last of those in memory."""
+        every = [row.n for source in (self._together, self._singles) for row in source]
+        return min(every), max(every)
 
     def put_back(self, rows: Sequence[Row] | deque[Row], single: bool) -> None:
         """Recipients who are to be sent to after all: they come first again."""

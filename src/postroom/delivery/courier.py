@@ -138,17 +138,24 @@ class Courier:
             try:
                 async with self._pool.connection() as connection:
                     self._seeking -= 1
-                    await self._use(connection)
+                    used = await self._use(connection)
             except Unavailable as gone:
                 self._seeking -= 1
                 await _wait(self._stopping, gone.until - time.monotonic())
+            else:
+                if not used and not self._stopping.is_set():  # nothing can be sent just now
+                    self._work.clear()
+                    await self._work.wait()
 
-    async def _use(self, connection: Smtp) -> None:
-        """Send over a connection for as long as it lasts and there is something to send."""
+    async def _use(self, connection: Smtp) -> bool:
+        """Send over a connection for as long as it lasts and there is something to send; whether
+        there was anything."""
+        used = False
         while not self._stopping.is_set() and connection.usable:
             taken = self._next(connection)
             if taken is None:
-                return
+                break
+            used = True
             post, batch = taken
             try:
                 await self._carry(connection, post, batch)
@@ -158,6 +165,7 @@ class Courier:
                     self._terms.destinations.end(batch.domain)
                     self._look_around()
                 self._docket.care_for(post)
+        return used
 
     def _has_work(self) -> bool:
         """Whether there are more batches than there are those who are on their way to get one."""
@@ -172,7 +180,9 @@ class Courier:
         for _ in range(len(posts)):
             post = posts[0]
             posts.rotate(-1)
-            if post.not_before <= now:
+            if post.not_before <= now and post.is_stale(now):
+                self._docket.care_for(post)
+            elif post.not_before <= now:
                 batch = post.take(limit, connection.xverp, places, now)
                 if batch is not None and batch.domain:
                     places.begin(batch.domain, len(batch.rows))

@@ -34,6 +34,7 @@ from postroom.spool.trouble import diagnose
 
 MOST_ACTIVE = 20  # posts under way
 MOST_OCTETS = 67_108_864  # of their messages, but always one
+HEADER = 16_384  # octets of a message that are kept for reports
 LEASE, RENEW_EVERY = 120.0, 30.0  # seconds
 MEND_EVERY = 60.0  # seconds
 ATTEMPTS = 5  # that ended with a failure of ours, and then a post is put aside
@@ -91,9 +92,9 @@ class Docket:
         if time.monotonic() >= self._mend_at:
             await self._desk.write(lambda connection: queue.mend(connection, OUT))
             self._mend_at = time.monotonic() + MEND_EVERY
-        in_hand = [*self._beginning, *(post.held for post in self.posts)]
-        room = MOST_ACTIVE - len(in_hand)
-        octets = MOST_OCTETS - sum(len(each.raw) for each in in_hand)
+        room = MOST_ACTIVE - len(self._beginning) - len(self.posts)
+        octets = MOST_OCTETS - sum(len(held.raw) for held in self._beginning)
+        octets -= sum(post.content.size for post in self.posts)
         if room <= 0 or octets <= 0:
             return []
         if not await self._desk.read(lambda connection: queue.is_due(connection, OUT)):
@@ -118,6 +119,7 @@ class Docket:
             return
         finally:
             self._beginning.remove(held)
+        held = held._replace(raw=held.raw[:HEADER])  # what goes out is in `content`
         post = Active(held, order, made.created_at, content, single, self._share)
         self.posts.append(post)
         self.care_for(post)
@@ -170,6 +172,9 @@ class Docket:
         if post.wants_rows:
             post.reading = True
             self._spawn(self._read(post))
+        elif post.is_stale(time.monotonic()) and not post.reading:
+            post.reading = True
+            self._spawn(self._look_again(post))
         elif post.passed:
             self.posts.remove(post)
             self._spawn(self._wind_up(post))
@@ -189,6 +194,22 @@ class Docket:
         post.reading = False
         if post.rows:
             self._changed()
+        self.care_for(post)
+
+    async def _look_again(self, post: Active) -> None:
+        """Those in memory have waited: some may have left the list meanwhile."""
+        number, (first, last) = post.held.id, post.numbers
+        try:
+            gone = await self._desk.read(lambda c: ledger.gone(c, number, first, last))
+            if gone:
+                await self._desk.write(lambda c: ledger.leave_out(c, number, gone))
+        except Exception as error:
+            self._in_trouble(error)
+            await asyncio.sleep(PAUSE)
+        else:
+            post.leave_out(frozenset(gone))
+        post.reading = False
+        self._changed()
         self.care_for(post)
 
     async def _wind_up(self, post: Active) -> None:

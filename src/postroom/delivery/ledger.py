@@ -147,7 +147,8 @@ def _expand_members(connection: Connection, held: Claim, order: Order) -> int:
         again = and_(member.c.duplicates == 0, address.c.folded.in_(order.named))
         chosen = chosen.where(not_(again))
     columns = ["post", "n", "member", "email", "state", "attempts", "next_at"]
-    return connection.execute(insert(delivery).from_select(columns, chosen)).rowcount
+    made = insert(delivery).from_select(columns, chosen)
+    return connection.execute(made.execution_options(preserve_rowcount=True)).rowcount
 
 
 _WANTS_MAIL = member.c.delivery == "on"
@@ -171,6 +172,15 @@ def _expand_named(connection: Connection, held: Claim, order: Order) -> int:
     return len(rows)
 
 
+# A member who still wants mail, or an address that the order names.
+_THERE = or_(
+    delivery.c.member.is_(None),
+    select(member.c.id)
+    .where(member.c.id == delivery.c.member, _WANTS_MAIL, member.c.role == "member")
+    .exists(),
+)
+
+
 def due(
     connection: Connection,
     number: int,
@@ -180,19 +190,13 @@ def due(
 ) -> list[Row]:
     """Up to `limit` recipients of a post who are due, in order, from beyond `after`; none of the
     domains in `without` (folded)."""
-    there = or_(
-        delivery.c.member.is_(None),
-        select(member.c.id)
-        .where(member.c.id == delivery.c.member, _WANTS_MAIL, member.c.role == "member")
-        .exists(),
-    )
     wanted = (
         select(
             delivery.c.n,
             delivery.c.email,
             delivery.c.member,
             delivery.c.attempts,
-            case((there, 1), else_=0).label("there"),
+            case((_THERE, 1), else_=0).label("there"),
         )
         .where(
             delivery.c.post == number,
@@ -211,14 +215,20 @@ def due(
     ]
 
 
+def gone(connection: Connection, number: int, first: int, last: int) -> list[int]:
+    """Those between two pending recipients of a post who have left since it was expanded."""
+    some = (delivery.c.post == number) & delivery.c.n.between(first, last) & _STILL
+    return list(connection.scalars(select(delivery.c.n).where(some, not_(_THERE))))
+
+
+_STILL = delivery.c.state == PENDING
+
+
 def leave_out(connection: Connection, number: int, numbers: Sequence[int]) -> None:
     """These members left before their turn came."""
     if numbers:
         where = (delivery.c.post == number) & _among(connection, numbers) & _STILL
         connection.execute(update(delivery).where(where).values(state=GONE, next_at=None))
-
-
-_STILL = delivery.c.state == PENDING
 
 
 def record(connection: Connection, ids: IdMaker, number: int, records: Sequence[Record]) -> None:

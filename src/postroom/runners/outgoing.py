@@ -19,8 +19,6 @@ from postroom.spool.handing import Handed
 from postroom.spool.queue import Claim
 from postroom.store.engine import Store
 
-HEADER = 16_384  # octets of a notice that its report shows
-
 
 class Outgoing(NamedTuple):
     """`web_url` is where members' pages are, "" for nowhere."""
@@ -51,7 +49,7 @@ class Outgoing(NamedTuple):
 
     def undeliverable(self, held: Claim, told: Told) -> Handed | None:
         """What the site's owner is told of a notice that did not reach somebody."""
-        failed = Failed(told.email, held.raw[:HEADER], told.reply)
+        failed = Failed(told.email, held.raw, told.reply)
         return undeliverable(self.house, failed, self._list(held), time.time())
 
     def _list(self, held: Claim) -> MailingList | None:

@@ -132,13 +132,13 @@ def _batch(due: CTE, octets: int) -> Select[int]:
         select(
             due.c.id,
             func.row_number().over(order_by=order).label("place"),
-            (func.sum(size).over(order_by=order) - size).label("before"),
+            func.sum(size).over(order_by=order).label("octets"),
             func.sum(tried).over(order_by=order).label("tried"),
         )
         .join_from(due, message, message.c.id == due.c.message, isouter=True)
         .subquery("ranked")
     )
-    together = (ranked.c.before + 1 <= octets) & (ranked.c.tried == 0)
+    together = (ranked.c.octets <= octets) & (ranked.c.tried == 0)
     return select(ranked.c.id).where(or_(ranked.c.place == 1, together))
 
 
