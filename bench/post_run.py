@@ -91,12 +91,13 @@ def hand_over(port: int, to: str, author: str = AUTHOR) -> float:
     return began
 
 
-def deliver(port: int, sink: Sink, number: int) -> Done:
-    """Post to the list with so many members, and wait for them. Raises `LoadError`."""
+def deliver(port: int, sink: Sink, number: int, limit: float = LIMIT) -> Done:
+    """Post to the list with so many members, and wait for them. Raises `LoadError`, also if
+    that takes more than `limit` seconds."""
     os.sync()
     sink.clear()
     began = hand_over(port, address(number))
-    found = sink.wait(number, LIMIT)
+    found = sink.wait(number, limit)
     time.sleep(LATE)
     exactly(sink.arrived(), number)
     return Done(number, found.messages, found.last - began, found.last - found.first)

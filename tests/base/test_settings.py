@@ -214,6 +214,16 @@ def test_without_anything_there_are_defaults_that_work(place: Path) -> None:
         ("[site]\nowner = ''\n", "site.owner: must be an address"),
         ("[site]\nowner = 'boss'\n", "site.owner: must be an address"),
         ('[site]\nowner = "a@b\\nBcc: c@d"\n', "site.owner: must be an address"),
+        ("[site]\nweb_url = 'http://lists.example'\n", "site.web_url: must be an https URL, as in"),
+        ("[site]\nweb_url = 'lists.example'\n", "site.web_url: must be an https URL"),
+        ("[site]\nweb_url = 'https://'\n", "site.web_url: must be an https URL"),
+        ("[site]\nweb_url = 'https:///lists'\n", "site.web_url: must be an https URL"),
+        ("[site]\nweb_url = 'https://a.example/?list'\n", "site.web_url: must be an https URL"),
+        ("[site]\nweb_url = 'https://a.example/#x'\n", "site.web_url: must be an https URL"),
+        ("[site]\nweb_url = 'https://a.example/><x'\n", "site.web_url: must be an https URL"),
+        ('[site]\nweb_url = "https://a.example\\n"\n', "site.web_url: must be an https URL"),
+        ("[site]\nweb_url = 'https://bücher.example'\n", "site.web_url: must be an https URL"),
+        (f"[site]\nweb_url = 'https://{'x' * 193}'\n", "site.web_url: must be an https URL"),
         ("[store]\nreceipts_kept = 366\n", "store.receipts_kept: Expected `float` <= 365"),
         ("[lmtp]\ncommit_deadline = nan\n", "lmtp.commit_deadline: Expected `float`"),
         ("[lmtp]\nlisten = ['a:1'\n", "Unclosed array"),
@@ -224,6 +234,20 @@ def test_what_cannot_be_is_refused_and_the_file_named(place: Path, toml: str, sa
     found = sentence(place, toml)
     assert found.startswith(f"{place}/settings.toml: ")
     assert said in found
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "https://lists.example.com",
+        "HTTPS://lists.example.com:8443/a/b%20c/",
+        "https://[2001:db8::1]/~lists",
+    ],
+)
+def test_where_the_pages_are_is_nowhere_or_an_https_url(place: Path, url: str) -> None:
+    (place / "postroom.toml").write_text(f"[site]\nweb_url = '{url}'\n")
+    assert load(None, {}).site.web_url == url
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def test_a_post_is_followed_from_the_door_to_its_last_reader(counted: Sink, tmp_
         trace.since()
         runners = runners_of(server.pid)
         before = memory(runners).high
-        done = deliver(server.port, counted, 12)
+        done = deliver(server.port, counted, 12, LIMIT)
         ours.settle()
         assert 10e6 < before <= memory(runners).high
     assert (done.recipients, done.transactions) == (12, 1)
@@ -257,7 +257,23 @@ def test_the_target_is_fifteen_times_the_peer_and_the_goal_thirty(
     rate: float, verdict: str
 ) -> None:
     table = posts_table([posts(OURS, 5_000, rate), posts(PEER, 5_000, 1)], OURS, PEER)
-    assert column(table, "target") == [verdict, ""]
+    assert column(table, "server") == [PEER, OURS]
+    assert column(table, "target") == ["", verdict]
+
+
+def test_default_settings_are_judged_like_those_that_are_faster() -> None:
+    measured = [posts(OURS, 5_000, 48), posts(f"{OURS}, VERP", 5_000, 10), posts(PEER, 5_000, 1)]
+    table = posts_table(measured, OURS, PEER)
+    assert column(table, "target") == ["", "30 goal met", "15 MISSED"]
+
+
+def test_what_a_peer_waits_before_it_sends_is_shown_by_a_ratio_of_its_own() -> None:
+    once = summarise([1.0])
+    slow = Posts(PEER, 5_000, summarise([10.0]), summarise([100.0]), once, once)
+    fast = Posts(OURS, 5_000, summarise([400.0]), summarise([500.0]), once, once)
+    table = posts_table([fast, slow], OURS, PEER)
+    assert column(table, "times mailman") == ["", "40.0"]
+    assert column(table, "on the wire") == ["", "5.0"]
 
 
 def test_without_the_peer_there_is_no_verdict() -> None:

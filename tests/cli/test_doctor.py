@@ -1,5 +1,6 @@
 """`postroom doctor`, on installations that are well and ill."""
 
+import contextlib
 import json
 import socket
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import pytest
 
 from postroom.doctor import handover
 from postroom.store.engine import Store
+from postroom.testing.sink import Sink
 from postroom.testing.site import Site
 from tests.cli.conftest import Run
 from tests.doctor.certificates import CERTIFICATE, KEY
@@ -16,7 +18,7 @@ from tests.watch.watched import Watched
 
 CHECKS = {
     "settings", "database", "integrity", "durability", "space", "inodes", "lmtp", "maps",
-    "health", "mail server", "owner", "hostname", "clock", "files", "memory",
+    "health", "mail server", "smtp", "owner", "hostname", "clock", "files", "memory",
 }  # fmt: skip
 
 
@@ -28,6 +30,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
         nobody = f"127.0.0.1:{bound.getsockname()[1]}"
     for name in "LMTP", "MAPS", "METRICS":
         monkeypatch.setenv(f"POSTROOM_{name}__LISTEN", nobody)
+    monkeypatch.setenv("POSTROOM_SMTP__HOST", nobody)
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +55,28 @@ def test_an_installation_that_is_well_has_no_failure(
     run("list", "create", "ants@example.com")
     monkeypatch.setenv("POSTROOM_LMTP__LISTEN", f"127.0.0.1:{site.port}")
     monkeypatch.setenv("POSTROOM_MAPS__LISTEN", "")
-    with Watched(store) as watched:
+    monkeypatch.setenv("POSTROOM_SITE__OWNER", "root@example.org")
+    with Watched(store) as watched, contextlib.closing(Sink()) as sink:
         monkeypatch.setenv("POSTROOM_METRICS__LISTEN", str(watched.place))
+        monkeypatch.setenv("POSTROOM_SMTP__HOST", f"127.0.0.1:{sink.port}")
         every = found(run, status=0)
+        assert sink.look() == []
     assert set(every) == CHECKS - {"maps"}
     assert {each["level"] for each in every.values()} <= {"ok", "warning"}
-    for check in "database", "integrity", "durability", "lmtp", "health":
+    for check in "database", "integrity", "durability", "lmtp", "health", "smtp", "owner":
         assert every[check]["level"] == "ok", every[check]
     assert every["mail server"]["level"] == "warning"
+    assert "lets ants-bounces@example.com send to root@example.org" in every["smtp"]["text"]
+
+
+def test_a_site_whose_owner_is_one_of_its_lists_is_warned(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("list", "create", "ants@example.com")
+    monkeypatch.setenv("POSTROOM_SITE__OWNER", "ants-owner@example.com")
+    every = found(run, status=1)
+    assert every["owner"]["level"] == "warning"
+    assert "an address of this site" in every["owner"]["text"]
 
 
 def test_a_server_that_does_not_run_is_a_failure_with_what_to_do(run: Run) -> None:

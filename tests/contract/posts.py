@@ -58,7 +58,7 @@ def those_due(
 ) -> list[Row]:
     """Whose turn it is."""
     with store.read() as connection:
-        return due(connection, held.id, after, limit, without)
+        return due(connection, held.id, held.list_key, after, limit, without)
 
 
 class Line(NamedTuple):

@@ -1,12 +1,13 @@
 """The ledger: who gets a post, and what became of each, on both databases."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, event, update
 
+from postroom.delivery.care import abandon, hasten, purge
 from postroom.delivery.ledger import (
     EXPIRED,
     Record,
@@ -16,9 +17,10 @@ from postroom.delivery.ledger import (
     done,
     due,
     expire,
+    gone,
+    known,
     leave_out,
     next_due,
-    purge,
     record,
 )
 from postroom.lists.roster import change_member, remove_members
@@ -49,9 +51,15 @@ FIVE = [f"p{n}@example.net" for n in range(1, 6)]
 OK = "250 2.0.0 Taken"
 
 
+def a_record(
+    server: str, at: float, reply: str, reached: Sequence[int], told: Sequence[Told] = ()
+) -> Record:
+    return Record(make_id(), server, at, reply, reached, told)
+
+
 def write(store: Store, held: Claim, *records: Record) -> None:
     with store.begin() as connection:
-        record(connection, make_id, held.id, records)
+        record(connection, held.id, records)
 
 
 def under_way(store: Store, *emails: str) -> Claim:
@@ -166,7 +174,7 @@ def test_an_order_to_nobody_is_expanded_too(spool: Store) -> None:
 
 def test_a_second_expansion_does_nothing(spool: Store) -> None:
     held = under_way(spool, *FIVE)
-    write(spool, held, Record("mx:25", 1.0, OK, [2]))
+    write(spool, held, a_record("mx:25", 1.0, OK, [2]))
     before = ledger_of(spool, held)
     join(spool, "late@example.net")
     again = expanded(spool, held)
@@ -214,7 +222,7 @@ def test_only_those_who_are_pending_and_due_have_their_turn(spool: Store) -> Non
     write(
         spool,
         held,
-        Record(
+        a_record(
             "mx:25",
             1.0,
             OK,
@@ -260,9 +268,42 @@ def test_who_does_not_want_it_any_more_is_not_there(spool: Store, how: str) -> N
     assert [each for each in FIVE if not there[each]] == ["p3@example.net"]
 
 
+def test_who_left_between_two_recipients_is_found(spool: Store) -> None:
+    held = under_way(spool, *FIVE)
+    emails = [each.email for each in ledger_of(spool, held)]
+    write(spool, held, a_record("mx:25", 1.0, OK, [2]))
+    with spool.begin() as connection:
+        remove_members(connection, key_of(spool), emails[:4])
+        found = [
+            gone(connection, held.id, held.list_key, *span) for span in ((1, 5), (3, 5), (5, 5))
+        ]
+    assert found == [[1, 3, 4], [3, 4], []]
+
+
+def test_who_joins_after_another_left_does_not_get_the_others_mail(spool: Store) -> None:
+    """SQLite gives the row id of the last member again."""
+    held = under_way(spool, *FIVE)
+    last = ledger_of(spool, held)[-1].email
+    with spool.begin() as connection:
+        remove_members(connection, key_of(spool), FIVE)
+    join(spool, "new@example.net", "late@example.net")
+    assert {row.there for row in those_due(spool, held)} == {False}
+    join(spool, last, name="bee")
+    assert {row.there for row in those_due(spool, held)} == {False}
+
+
+def test_what_was_written_down_is_known(spool: Store) -> None:
+    held = under_way(spool, *FIVE)
+    one, two = (a_record("mx:25", 1.0, OK, [n]) for n in (1, 2))
+    write(spool, held, one)
+    with spool.read() as connection:
+        assert known(connection, [one.id, two.id]) == {one.id}
+        assert known(connection, []) == set()
+
+
 def test_who_left_is_left_out_and_who_was_reached_before_is_not_touched(spool: Store) -> None:
     held = under_way(spool, *FIVE)
-    write(spool, held, Record("mx:25", 1.0, OK, [2]))
+    write(spool, held, a_record("mx:25", 1.0, OK, [2]))
     do(spool, leave_out, held.id, [2, 3, 5])
     do(spool, leave_out, held.id, [])
     found = [each.state for each in ledger_of(spool, held)]
@@ -278,7 +319,7 @@ def test_a_transaction_is_written_down_with_all_it_reached(spool: Store) -> None
     held = under_way(spool, *FIVE)
     other = post(spool)
     expanded(spool, other)
-    write(spool, held, Record("mx:25", 7.0, OK, [1, 2, 3]))
+    write(spool, held, a_record("mx:25", 7.0, OK, [1, 2, 3]))
     lines = ledger_of(spool, held)
     assert [each[2:] for each in lines[:3]] == [("sent", 1, None, None)] * 3
     assert [each.state for each in lines[3:]] == ["pending"] * 2
@@ -295,7 +336,7 @@ def test_whoever_was_reached_is_written_down_and_nobody_else(
     spool: Store, reached: list[int]
 ) -> None:
     held = under_way(spool, *FIVE)
-    write(spool, held, Record("mx:25", 1.0, OK, reached))
+    write(spool, held, a_record("mx:25", 1.0, OK, reached))
     sent = [each.n for each in ledger_of(spool, held) if each.state == "sent"]
     assert sent == reached
     with spool.read() as connection:
@@ -307,7 +348,7 @@ def test_many_who_are_not_next_to_each_other_are_one_statement(spool: Store) -> 
     held = under_way(spool, *(f"p{n}@example.net" for n in range(1200)))
     statements: list[str] = []
     event.listen(spool.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
-    write(spool, held, Record("mx:25", 1.0, OK, list(range(1, 1201, 2))))
+    write(spool, held, a_record("mx:25", 1.0, OK, list(range(1, 1201, 2))))
     assert sum(each.startswith("UPDATE") for each in statements) == 1
     with spool.read() as connection:
         assert counts(connection, held.id) == {"pending": 600, "sent": 600}
@@ -319,9 +360,9 @@ def test_several_transactions_are_written_down_together(spool: Store) -> None:
     write(
         spool,
         held,
-        Record("one:25", 1.0, OK, [1, 2]),
-        Record("two:25", 2.0, OK, [3]),
-        Record("two:25", 3.0, OK, [4], [late]),
+        a_record("one:25", 1.0, OK, [1, 2]),
+        a_record("two:25", 2.0, OK, [3]),
+        a_record("two:25", 3.0, OK, [4], [late]),
     )
     assert [each.state for each in ledger_of(spool, held)] == ["sent"] * 4 + ["pending"]
     servers = {row["id"]: row["server"] for row in all_of(spool, schema.transmission)}
@@ -336,21 +377,21 @@ def test_what_each_was_told_is_kept(spool: Store) -> None:
         told(spool, held, one, "451 Greylisted", 500.0),
         told(spool, held, two, "550 No such user", None),
     ]
-    write(spool, held, Record("mx:25", 1.0, OK, [4], first))
+    write(spool, held, a_record("mx:25", 1.0, OK, [4], first))
     lines = ledger_of(spool, held)
     assert lines[0] == Line(1, one, "pending", 1, 500.0, "451 Greylisted")
     assert lines[1] == Line(2, two, "refused", 1, None, "550 No such user")
-    write(spool, held, Record("mx:25", 2.0, OK, [1]))
+    write(spool, held, a_record("mx:25", 2.0, OK, [1]))
     assert ledger_of(spool, held)[0] == Line(1, one, "sent", 2, None, None)
 
 
 def test_who_was_reached_is_never_pending_or_refused_again(spool: Store) -> None:
     held = under_way(spool, *FIVE)
-    write(spool, held, Record("mx:25", 1.0, OK, [1, 2, 3, 4, 5]))
+    write(spool, held, a_record("mx:25", 1.0, OK, [1, 2, 3, 4, 5]))
     before = ledger_of(spool, held)
     late = [told(spool, held, each, "451 Later", 1.0) for each in FIVE[:2]]
     gone = [told(spool, held, each, "550 No", None) for each in FIVE[2:4]]
-    write(spool, held, Record("mx:25", 2.0, OK, [5], [*late, *gone]))
+    write(spool, held, a_record("mx:25", 2.0, OK, [5], [*late, *gone]))
     do(spool, leave_out, held.id, [1, 2, 3])
     assert ledger_of(spool, held) == before
     with spool.begin() as connection:
@@ -362,7 +403,7 @@ def test_what_is_written_down_vanishes_with_its_transaction(spool: Store) -> Non
     before = ledger_of(spool, held)
     with pytest.raises(ZeroDivisionError), spool.begin() as connection:
         late = told(spool, held, FIVE[0], "550 No", None)
-        record(connection, make_id, held.id, [Record("mx:25", 1.0, OK, [1, 3], [late])])
+        record(connection, held.id, [a_record("mx:25", 1.0, OK, [1, 3], [late])])
         hand_on(connection, make_id, [bounce(held, Order("post", SENDER), [late])])
         raise ZeroDivisionError
     assert ledger_of(spool, held) == before
@@ -377,7 +418,7 @@ def test_who_is_still_pending_is_given_up_some_at_a_time(spool: Store) -> None:
     held = under_way(spool, *FIVE)
     one, two, *_ = (each.email for each in ledger_of(spool, held))
     late = told(spool, held, two, "451 Greylisted", time.time() + 1000)
-    write(spool, held, Record("mx:25", 1.0, OK, [1], [late]))
+    write(spool, held, a_record("mx:25", 1.0, OK, [1], [late]))
     given_up: list[Told] = []
     for many in (3, 1, 0):
         with spool.begin() as connection:
@@ -401,12 +442,20 @@ def test_it_is_known_when_the_next_one_is_due(spool: Store) -> None:
             at.append(next_due(connection, held.id))
 
     look()
-    later = [told(spool, held, emails[0], "451", 700.0), told(spool, held, emails[1], "451", 600.0)]
-    write(spool, held, Record("mx:25", 1.0, OK, [3], later))
+    soon = time.time() + 600
+    waits = [soon + 100, soon]
+    later = [
+        told(spool, held, each, "451", wait) for each, wait in zip(emails, waits, strict=False)
+    ]
+    write(spool, held, a_record("mx:25", 1.0, OK, [3], later))
     look()
-    write(spool, held, Record("mx:25", 1.0, OK, [1, 2]))
+    with spool.begin() as connection:  # a clock was wrong by a month
+        first = update(schema.delivery).where(schema.delivery.c.n == 1)
+        connection.execute(first.values(next_at=soon + 30 * 86_400))
     look()
-    assert at == [0.0, 600.0, None]
+    write(spool, held, a_record("mx:25", 1.0, OK, [1, 2]))
+    look()
+    assert at == [0.0, soon, 0.0, None]
 
 
 def test_a_bounce_tells_of_all_who_were_refused_and_shares_the_message(
@@ -448,8 +497,9 @@ def test_a_bounce_tells_of_all_who_were_refused_and_shares_the_message(
 def test_posts_that_were_done_long_ago_are_forgotten_a_part_at_a_time(spool: Store) -> None:
     old, new, open_one = (under_way(spool, *FIVE) for _ in range(3))
     for held in (old, new):
-        write(spool, held, Record("mx:25", 1.0, OK, [1, 2, 3, 4, 5]))
+        write(spool, held, a_record("mx:25", 1.0, OK, [1, 2, 3, 4, 5]))
         do(spool, done, held.id)
+        do(spool, finish, [held])
     with spool.begin() as connection:
         which = update(schema.post).where(schema.post.c.id == old.id)
         connection.execute(which.values(done_at=100.0))
@@ -463,6 +513,39 @@ def test_posts_that_were_done_long_ago_are_forgotten_a_part_at_a_time(spool: Sto
     assert {row["id"] for row in all_of(spool, schema.post)} == left
     assert {row["post"] for row in all_of(spool, schema.delivery)} == left
     assert {row["post"] for row in all_of(spool, schema.transmission)} == {new.id}
+
+
+def test_a_post_that_was_left_over_is_forgotten_and_one_that_waits_is_not(spool: Store) -> None:
+    left, waits = under_way(spool, *FIVE), under_way(spool, *FIVE)
+    with spool.begin() as connection:
+        connection.execute(update(schema.post).values(created_at=100.0))
+    do(spool, finish, [left])
+    for _ in range(4):
+        do(spool, purge, 200.0, 10)
+    assert {row["id"] for row in all_of(spool, schema.post)} == {waits.id}
+    assert {row["post"] for row in all_of(spool, schema.delivery)} == {waits.id}
+
+
+def test_who_waits_is_due_at_once_if_an_operator_says_so(spool: Store) -> None:
+    held = under_way(spool, *FIVE)
+    later = [told(spool, held, each, "451 Later", time.time() + 900) for each in FIVE[:2]]
+    first = number_of(spool, held, FIVE[2])
+    write(spool, held, a_record("mx:25", 1.0, OK, [first], later))
+    assert len(those_due(spool, held)) == 2
+    do(spool, hasten, held.id)
+    assert {row.email for row in those_due(spool, held)} == {*FIVE} - {FIVE[2]}
+    assert states(spool, held)[FIVE[2]] == "sent"
+
+
+def test_nobody_else_gets_a_post_that_is_given_up(spool: Store) -> None:
+    held, other = under_way(spool, *FIVE), under_way(spool, *FIVE)
+    write(spool, held, a_record("mx:25", 1.0, OK, [1, 2]))
+    do(spool, abandon, held.id)
+    with spool.read() as connection:
+        assert counts(connection, held.id) == {"sent": 2, "gone": 3}
+        assert counts(connection, other.id) == {"pending": 5}
+    finished = {row["id"]: row["done_at"] for row in all_of(spool, schema.post)}
+    assert finished[held.id] and finished[other.id] is None
 
 
 def test_a_post_to_nobody_is_forgotten_too(spool: Store) -> None:
@@ -479,11 +562,11 @@ def test_a_post_to_nobody_is_forgotten_too(spool: Store) -> None:
 @pytest.mark.parametrize(
     "look",
     [
-        lambda connection, held: due(connection, held.id, 0, 10),
+        lambda connection, held: due(connection, held.id, held.list_key, 0, 10),
         lambda connection, held: next_due(connection, held.id),
         lambda connection, held: purge(connection, 1.0, 10),
         lambda connection, held: record(
-            connection, make_id, held.id, [Record("mx:25", 1.0, OK, [1, 3, 5])]
+            connection, held.id, [a_record("mx:25", 1.0, OK, [1, 3, 5])]
         ),
     ],
 )

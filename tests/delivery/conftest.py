@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from postroom.store.engine import Store
+from postroom.store.engine import Store, open_store
 from tests.delivery.office import Office, brisk
+from tests.peers import Cluster
 
 __all__ = ["brisk"]
 
@@ -24,3 +25,13 @@ def any_office(store: Store) -> Iterator[Office]:
     made = Office(store)
     yield made
     made.close()
+
+
+@pytest.fixture
+def postgresql_office(cluster: Cluster) -> Iterator[Office]:
+    """The same, on PostgreSQL."""
+    store = open_store(cluster.new_database())
+    made = Office(store)
+    yield made
+    made.close()
+    store.close()

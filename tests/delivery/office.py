@@ -20,6 +20,7 @@ from sqlalchemy import Connection, event, select, update
 from postroom.base.observe import Log
 from postroom.base.places import Tcp
 from postroom.base.settings import LogSettings
+from postroom.delivery import book as book_module
 from postroom.delivery import courier as courier_module
 from postroom.delivery import docket as docket_module
 from postroom.delivery import pool as pool_module
@@ -58,7 +59,8 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(courier_module, "POLL", 0.01)
     monkeypatch.setattr(courier_module, "LONGEST_PAUSE", 0.01)
     monkeypatch.setattr(docket_module, "PAUSE", 0.01)
-    monkeypatch.setattr(docket_module, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(book_module, "PAUSE", 0.01)
+    monkeypatch.setattr(book_module, "LONGEST_PAUSE", 0.01)
     monkeypatch.setattr(pool_module, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(pool_module, "LONGEST_PAUSE", 0.02)
 

@@ -153,12 +153,16 @@ def test_d5_who_is_deferred_for_too_long_bounces_with_the_last_reply(office: Off
     later = refusing({"p2@example.net": "451 4.2.0 Greylisted"})
 
     async def test() -> None:
-        with MailServer(later) as server:
+        with MailServer(times(1, at("MAIL", "451 4.3.0 Later")), later) as server:
             number = office.post()
+            async with office.working(server, limits=FAR):
+                await office.put_off(number)
             with office.writing() as connection:
-                connection.execute(update(schema.message).values(received_at=0.0))
+                connection.execute(update(schema.post).values(created_at=0.0))
+            office.make_due(number)
             async with office.working(server, limits=FAR):
                 await office.done(number)
+        assert mails(server) == ["p1@example.net", "p3@example.net"]
         [facts] = office.facts("bounces")
         [refused] = facts["refused"]
         assert refused["email"] == "p2@example.net"

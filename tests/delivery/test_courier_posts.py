@@ -11,6 +11,7 @@ from sqlalchemy import event
 from postroom.delivery import active as active_module
 from postroom.delivery import courier as courier_module
 from postroom.delivery import docket as docket_module
+from postroom.delivery import ledger
 from postroom.delivery.destinations import Limit
 from postroom.delivery.docket import ATTEMPTS
 from postroom.delivery.ledger import Told
@@ -377,6 +378,35 @@ def test_a_list_that_is_removed_while_its_post_goes_out_does_not_stop_the_courie
     run("asyncio", test)
 
 
+def test_a_post_that_cannot_be_written_down_is_let_go_of_alone(
+    any_office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office = any_office
+    office.join(*people(3))
+    real = ledger.record
+
+    async def test() -> None:
+        with MailServer() as server:
+            poison = office.post()
+
+            def record(connection: Any, number: int, records: Any) -> None:
+                real(connection, number, records)
+                if number == poison:
+                    raise ValueError("cannot be written")
+
+            monkeypatch.setattr(ledger, "record", record)
+            async with office.working(server):
+                await office.put_off(poison)
+                others = [office.notice(each) for each in people(9)]
+                await office.done(*others)
+            entry = office.entry(poison)
+            assert entry is not None and entry.last_error is not None
+            assert "cannot be written" in entry.last_error
+            assert office.of(poison, "sent") == set()
+
+    run("asyncio", test)
+
+
 # Cost
 
 
@@ -413,7 +443,8 @@ def test_d20_the_statements_of_a_post_do_not_grow_with_its_members(
 
     monkeypatch.setattr(courier_module, "POLL", 1000.0)
     run("asyncio", test)
-    # Two for each transaction: its row, and those it reached. One for each window of members.
+    # Three for each transaction: its row, those it reached, and whether the post is still ours.
+    # One for each window of members.
     fixed = [many - 2 * transactions for _, transactions, many in counts]
     assert max(fixed) - min(fixed) <= 6, counts
     assert max(fixed) < 30, counts

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postroom.delivery.verp import is_chosen, verp_sender
+from postroom.mail.address import ascii_domain
 from postroom.spool.ids import IdMaker
 
 
@@ -19,6 +20,11 @@ from postroom.spool.ids import IdMaker
         ),
         ("ants-bounces@example.com", "ann@EXAMPLE.org", "ants-bounces+ann=EXAMPLE.org@example.com"),
         ("ants@x.example", "änn@exämple.org", "ants+änn=exämple.org@x.example"),
+        (
+            "ants@x.example",
+            ascii_domain("ann@ex\u00e4mple.org"),
+            "ants+ann=xn--exmple-cua.org@x.example",
+        ),
         ("", "ann@example.org", ""),
     ],
 )

@@ -3,6 +3,7 @@
 import ast
 import re
 import runpy
+import tomllib
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -46,6 +47,19 @@ def _defines(path: str, name: str) -> bool:
     if not file.exists():
         return False
     return re.search(rf"(?:def|class) {name}\b|^{name} = ", file.read_text(), re.M) is not None
+
+
+def test_the_floors_are_those_that_imports_are_held_to() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    section = page.partition("## The rooms")[2].partition("\n## ")[0]
+    shown: dict[int, set[str]] = {}
+    for floor, packages in re.findall(r"^\| (\d+) \| ([^|]*) \|", section, re.M):
+        shown.setdefault(int(floor), set()).update(re.findall(r"`(\w+)`", packages))
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = next(each["layers"] for each in contracts["contracts"] if each["type"] == "layers")
+    held = [set(re.findall(r"postroom\.(\w+)", layer)) for layer in layers]
+    assert [shown[floor] for floor in sorted(shown, reverse=True)] == held
+    assert set.union(*held) == {each.parent.name for each in SRC.glob("*/__init__.py")}
 
 
 def test_each_promise_names_a_test() -> None:

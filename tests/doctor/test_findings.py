@@ -196,6 +196,13 @@ def test_a_site_needs_a_name_and_an_owner(site: Any, machine: Machine, expected:
     assert list(levels(found).values()) == expected
 
 
+def test_an_owner_who_is_an_address_of_the_site_is_a_warning() -> None:
+    site = settings(site={"hostname": "lists.example.com", "owner": "postmaster@a.b"}).site
+    found = list(findings.identity(site, MACHINE, circular=True))
+    assert levels(found) == {"owner": WARNING, "hostname": OK}
+    assert "postmaster@a.b, an address of this site" in found[0].text
+
+
 @pytest.mark.parametrize(
     ("connections", "own", "served", "level"),
     [

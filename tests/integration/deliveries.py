@@ -237,15 +237,15 @@ def make_due(site: Site, post: str) -> None:
 
 class Hold:
     """A hook: hold the mail server at the `which`-th of these commands, and as many as to make
-    `times`; of RCPT at recipient `number` of the transaction."""
+    `times`."""
 
-    def __init__(self, verb: str, which: int = 1, number: int = 0, times: int = 1) -> None:
-        self._verb, self._number = verb, number
+    def __init__(self, verb: str, which: int = 1, times: int = 1) -> None:
+        self._verb = verb
         self._before, self._left = which - 1, times
         self._all = threading.Event()
 
     def __call__(self, said: Said) -> Action | None:
-        if said.verb != self._verb or (self._number and said.number != self._number):
+        if said.verb != self._verb:
             return None
         if self._before or not self._left:
             self._before = max(0, self._before - 1)

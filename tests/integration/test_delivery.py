@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from postroom.delivery.active import WINDOW
-from postroom.lists.roster import change_member
 from postroom.lists.registry import find_list
+from postroom.lists.roster import change_member
 from postroom.mail.message import message_id
 from postroom.testing.site import Site
-from tests.delivery.servers import MailServer, refusing, times
+from tests.delivery.servers import MailServer, refusing
 from tests.integration.deliveries import (
     BOTH,
     Hold,
@@ -251,22 +251,3 @@ def test_while_there_are_no_runners_the_door_takes_posts_and_they_go_out_later(
     settle(site)
     for each in posts:
         assert copies(server, each) == once(*MEMBERS)
-
-
-def test_two_mail_servers_share_the_work_and_one_does_it_while_the_other_is_away(
-    sites: Sites, server: MailServer
-) -> None:
-    with MailServer() as other:
-        site = make(sites, server, other, SMTP__CONNECTIONS="1")
-        prepare(site, *MEMBERS)
-        site.start(roles=BOTH)
-        first = Hold("DATA")
-        server.hooks.append(first)
-        this = post(site)
-        first.wait()  # the one is held, so the other has its part
-        other.wait_for(1)
-        server.stop()
-        settle(site)
-        got = copies(server, this) + copies(other, this)
-        assert got == once(*MEMBERS)
-        server.start()

@@ -58,6 +58,14 @@ def test_ready_is_said_when_both_serve(sites: Sites) -> None:
     assert {"serving", "serving queues"} <= set(events)
 
 
+def test_runners_show_that_they_live_whoever_started_the_server(sites: Sites) -> None:
+    site = sites.make()
+    site.start(roles=BOTH)
+    commands = descendants(site.supervisor)
+    assert "--beat" in commands[process_of(site.supervisor, RUNNERS)]
+    assert "--beat" not in commands[process_of(site.supervisor, DOOR)]
+
+
 def test_the_door_alone_has_no_bell_and_no_runners(sites: Sites) -> None:
     site = sites.make()
     site.start(roles=["lmtp"])

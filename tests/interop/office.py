@@ -1,8 +1,8 @@
 """A site that posts through a mail server, and the mailboxes behind that.
 
-For: following a post from its author to its readers and back. Guarantees: every wait has a deadline; `settled` returns when neither the
-site nor the mail server has anything left to do, and not while a message is on its way between
-the two.
+For: following a post from its author to its readers and back. Guarantees: every wait has a
+deadline; `settled` returns when neither the site nor the mail server has anything left to do,
+and not while a message is on its way between the two.
 """
 
 from collections.abc import Callable, Iterable
@@ -70,9 +70,9 @@ class Office(NamedTuple):
 
         self.wait(look, "nothing under way")
 
-    def _count(self, statement: Select[tuple[int]]) -> int:
+    def _count(self, statement: Select[int]) -> int:
         with self.site.store.read() as connection:
-            return int(connection.execute(statement).scalar_one())
+            return connection.execute(statement).scalar_one()
 
 
 def posting_site(made: Sites, **settings: str) -> Site:

@@ -57,7 +57,7 @@ R$* < @ {mailboxes.domain} $* > $*\t$#error $@ 5.1.1 $: "550 no such user"
 R$* < @ {mailboxes.gone} $* > $*\t$#gone $@ here $: $1
 """
 _MAILERS = """\
-Mboxes, P=/etc/mail/box, F=lsDFMPqm, S=EnvFromSMTP/HdrFromSMTP, R=EnvToSMTP,
+Mboxes, P=/etc/mail/box, F=lsDFMPnq, S=EnvFromSMTP/HdrFromSMTP, R=EnvToSMTP,
 	T=DNS/RFC822/X-Unix, A=box {mailboxes.directory} $u
 Mgone, P=/etc/mail/gone, F=lsDFMnqm, S=EnvFromSMTP/HdrFromSMTP, R=EnvToSMTP,
 	T=DNS/RFC822/X-Unix, A=gone $u
@@ -66,12 +66,9 @@ _SCRIPTS = {
     "discard": b"#!/bin/sh\nexec cat >/dev/null\n",
     "gone": b"#!/bin/sh\nexit 67\n",
     "box": b"""#!/bin/sh
-directory=$1
-shift
-for user; do
-    mkdir -p "$directory/$user/new"
-    cp /dev/stdin "$directory/$user/$$" && mv "$directory/$user/$$" "$directory/$user/new"
-done
+box=$1/${2%@*}
+mkdir -p "$box/new"
+cat >"$box/$$" && mv "$box/$$" "$box/new"
 """,
 }
 

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 import pytest
 
 from postroom.spool.metadata import BOUNCES
-from postroom.testing.site import Site
 from tests.integration.mail import Queued, postroom
 from tests.integration.sites import Sites
 from tests.interop.exim import Exim

@@ -16,7 +16,7 @@ from postroom.lists.endpoint import (
     readings,
     shadowed,
 )
-from postroom.mail.address import fold
+from postroom.mail.address import ascii_name, fold
 
 # Names made of what has a meaning here, so that confusions are likely.
 parts = st.sampled_from(["a", "B", "-", "+", "=", ".", "é", "\u212a", *SUBADDRESSES, "-Join", "-x"])
@@ -211,3 +211,9 @@ def test_a_list_id_that_looks_like_an_endpoint_is_not_taken_for_it() -> None:
 )
 def test_a_list_shadows_the_endpoints_that_have_its_name(name: str, found: list[Reading]) -> None:
     assert shadowed(name) == found
+
+
+@pytest.mark.parametrize("host", ["b\u00fccher.example", "x.gr\u00fc\u00dfe.example", "a.example"])
+def test_a_domain_written_for_other_servers_is_read_as_itself_again(host: str) -> None:
+    assert ascii_name(host).isascii()
+    assert host_of(ascii_name(host)) == host

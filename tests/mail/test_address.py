@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroom.mail.address import MAX_PATH, AddressError, Mailbox, fold, parse_mailbox
+from postroom.mail.address import (
+    MAX_PATH,
+    AddressError,
+    Mailbox,
+    ascii_domain,
+    ascii_name,
+    fold,
+    is_person,
+    parse_mailbox,
+)
 
 _plain = st.characters(exclude_categories=["Cs"], exclude_characters="\x7f", min_codepoint=32)
 _atoms = st.text("abcXYZ019.-_+=#é\u212a", min_size=1, max_size=20)
@@ -96,3 +105,61 @@ def test_no_look_alike_folds_to_an_ascii_letter(sign: str) -> None:
 @given(st.text())
 def test_folding_lowers_the_ascii_letters_and_nothing_else(text: str) -> None:
     assert fold(text) == "".join(chr(ord(c) + 32) if "A" <= c <= "Z" else c for c in text)
+
+
+def test_a_name_in_unicode_is_written_in_a_labels_and_reads_as_itself_again() -> None:
+    name = ascii_name("b\u00fccher.example")
+    assert name == "xn--bcher-kva.example"
+    assert name.encode().decode("idna") == "b\u00fccher.example"
+    assert ascii_name("plain.example") == "plain.example"
+
+
+@pytest.mark.parametrize(
+    ("address", "written"),
+    [
+        ("ann@b\u00fccher.example", "ann@xn--bcher-kva.example"),
+        ('"a@b"@b\u00fccher.example', '"a@b"@xn--bcher-kva.example'),
+        ("\u00e4nn@b\u00fccher.example", "\u00e4nn@xn--bcher-kva.example"),
+        ("\u00e4nn@example.com", "\u00e4nn@example.com"),
+        ("Ann@Example.com", "Ann@Example.com"),
+        ("\u00e4nn", "\u00e4nn"),
+        ("", ""),
+    ],
+)
+def test_of_an_address_the_domain_alone_is_written_in_a_labels(address: str, written: str) -> None:
+    assert ascii_domain(address) == written
+
+
+@given(st.text(), st.text())
+def test_any_domain_becomes_ascii(local: str, domain: str) -> None:
+    assert ascii_domain(f"{local}@{domain}".replace(" ", "")).rpartition("@")[2].isascii()
+
+
+@pytest.mark.parametrize(
+    "local",
+    [
+        "MAILER-DAEMON",
+        "mail-daemon",
+        "postmaster",
+        "owner-ants",
+        "Ants-Owner",
+        "ants-request",
+        "ants-bounces",
+        "ants-bounces+ann=example.org",
+        "bounce-1",
+        "noreply",
+        "do_not_reply+7",
+        "shop-no-reply",
+        "listserv",
+        "majordomo",
+        "autoresponder",
+        "nobody",
+    ],
+)
+def test_a_program_is_told_by_its_local_part(local: str) -> None:
+    assert not is_person(local)
+
+
+@pytest.mark.parametrize("local", ["ann", "no", "norma", "owner", "a-b", "reply", "request", ""])
+def test_a_person_may_be_called_anything_else(local: str) -> None:
+    assert is_person(local)

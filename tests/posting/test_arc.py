@@ -15,7 +15,7 @@ from postroom.posting.cook import cook
 from postroom.posting.personal import personalise
 from tests.posting.kitchen import NOW, golden, order
 
-dkim = pytest.importorskip("dkim", reason="needs the extra dkim")
+dkim = pytest.importorskip("dkim", reason="needs dkimpy")
 serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
 rsa = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.rsa")
 padding = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.padding")

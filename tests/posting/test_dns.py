@@ -348,3 +348,19 @@ def test_of_several_authors_the_strictest_policy_counts(
     policies: list[Policy | None], worst: Policy | None
 ) -> None:
     assert strictest_of(policies) == worst
+
+
+def test_all_authors_of_a_post_share_one_timeout(server: NameServer) -> None:
+    names = [f"{letter}.example" for letter in "abcd"]
+    server.silent = {f"_dmarc.{name}." for name in names}
+    resolver = Resolver(timeout=0.3, nameservers=[server.place])
+    assert resolver.strictest_policy(names) is None
+    assert set(server.asked) == {"_dmarc.a.example."}  # then there was no time left
+
+
+def test_what_was_not_asked_for_want_of_time_is_asked_the_next_time(server: NameServer) -> None:
+    server.silent = {"_dmarc.a.example."}
+    server.publish("b.example", "v=DMARC1; p=reject")
+    resolver = Resolver(timeout=0.3, nameservers=[server.place])
+    assert resolver.strictest_policy(["a.example", "b.example"]) is None
+    assert resolver.strictest_policy(["a.example", "b.example"]) == "reject"

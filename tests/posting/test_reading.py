@@ -4,6 +4,7 @@ import base64
 import os
 import sys
 from collections.abc import Callable
+from encodings.aliases import aliases
 from types import FrameType
 from typing import Any
 
@@ -204,6 +205,9 @@ def test_the_first_lines_are_those_of_the_first_text_part() -> None:
         ("Content-Type: text/plain; charset=no-such", "Grüße\nzwei".encode()),
         ("Content-Type: text/plain; charset=idna", "Grüße\nzwei".encode()),
         ("Content-Type: text/plain; charset=hex", "Grüße\nzwei".encode()),
+        ("Content-Type: text/plain; charset=rot13", "Grüße\nzwei".encode()),
+        ("Content-Type: text/plain; charset=unicode_escape", "Grüße\nzwei".encode()),
+        ("Content-Type: text/plain; charset=Raw-Unicode-Escape", "Grüße\nzwei".encode()),
         ("Content-Transfer-Encoding: base64", base64.encodebytes("Grüße\nzwei".encode())),
         ("Content-Transfer-Encoding: BASE64", b"R3LDvMOfZQp6d2VpA"),
         ("Content-Transfer-Encoding: quoted-printable", b"Gr=C3=BC=\r\n=C3=9Fe\r\nzwei"),
@@ -212,6 +216,15 @@ def test_the_first_lines_are_those_of_the_first_text_part() -> None:
 def test_text_is_decoded_as_far_as_it_can_be(head: str, body: bytes) -> None:
     lines = read(head.encode() + b"\r\n\r\n" + body, ANNE).first_lines
     assert lines == ("Grüße", "zwei")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("codec", sorted({*aliases.values(), "unicode_escape", "undefined"}))
+def test_whatever_codec_a_sender_names_nothing_is_raised_or_warned_of(codec: str) -> None:
+    hostile = rb"Approved: \d\N{x}\u12 +A- =zz begin 666 x" + bytes(range(256))
+    head = f"Subject: =?{codec}?q?=5Cd=FF?=\r\nContent-Type: text/plain; charset={codec}\r\n\r\n"
+    found = read(head.encode() + hostile, ANNE)
+    assert all(line.isprintable() for line in (found.subject, *found.first_lines))
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,12 @@ def test_what_takes_mail_does_not_carry_what_sends_it(module: str) -> None:
     assert [each for each in imported_by(module) if each.startswith(sending)] == []
 
 
+def test_who_seals_nothing_does_not_carry_what_seals() -> None:
+    modules = imported_by("postroom.service.runners")
+    assert "postroom.runners.incoming" in modules
+    assert not {"cryptography", "postroom.posting.arc"} & modules
+
+
 def test_d13_the_intake_process_is_where_storage_is() -> None:
     assert {"sqlalchemy", "pysqlite3", "postroom.store"} <= storage_among(
         imported_by("postroom.service.intake")

@@ -293,6 +293,89 @@ def test_it_has_to_prove_that_it_is_alive_once_it_runs_or_has_had_time_to(
     assert not run.child.excused()
 
 
+def test_one_that_has_to_show_life_is_asked_to_whatever_the_watchdog_wants(
+    script: Path, said: Said
+) -> None:
+    words = "sys.exit(int(float(sys.argv[sys.argv.index('--beat') + 1])))"
+    for patience, watchdog, beat in (
+        (30.0, "60000000", 10),
+        (90.0, "60000000", 20),
+        (90.0, "", 30),
+    ):
+        run = Run(script, said)
+        manager = Manager({"WATCHDOG_USEC": watchdog} if watchdog else {})
+        role = Role("runners", "runners", patience=patience)
+        run.child = Child(role, None, said.log, manager)
+        run.once(words)
+        assert run.logged[-1]["status"] == beat
+
+
+@pytest.fixture
+def frozen(script: Path, said: Said) -> Iterator[Run]:
+    """A child that serves, shows life when it is told to, and is killed after a minute without."""
+    made = Run(script, said)
+    role = Role("runners", "runners", vital=False, patience=60.0)
+    made.child = Child(role, None, said.log, said.manager)
+    beats = f"signal.sigwait([signal.SIGHUP]); os.write({CONTROL}, b'B')"
+    made.start(f"{SERVED}\nwhile True: {beats}")
+    yield made
+    assert made.child.process is not None
+    made.child.process.kill()
+    made.child.process.wait()
+    made.child.reap()
+
+
+def test_one_that_serves_and_shows_no_life_is_killed_and_started_again(frozen: Run) -> None:
+    child = frozen.child
+    frozen.hear()
+    now = time.monotonic()
+    for seconds in (20, 40, 60, 61, 79):  # before the first it had said that it serves
+        child.look(now + seconds)
+        assert child.serves
+    assert frozen.logged == []
+    child.look(now + 80)
+    assert child.process is not None
+    assert child.process.wait(PATIENCE) == -signal.SIGKILL
+    assert child.reap() is None
+    assert [(line["event"], line["level"]) for line in frozen.logged] == [
+        ("runners process killed", "error"),
+        ("runners process ended", "error"),
+    ]
+    assert frozen.logged[0]["reason"] == "it showed no life for 60 s"
+    assert child.start_at is not None
+    child.start()
+    child.look(time.monotonic() + 1000)  # it has not served yet
+    assert child.runs
+
+
+def test_one_that_shows_life_in_time_is_left_alone(frozen: Run) -> None:
+    child, now = frozen.child, time.monotonic()
+    frozen.hear()
+    for look in range(1, 10):
+        if look % 3 == 0:
+            child.signal(signal.SIGHUP)
+            frozen.hear()
+        child.look(now + 20 * look)
+    assert child.serves
+    assert frozen.logged == []
+
+
+def test_a_supervisor_that_was_stopped_itself_kills_nobody_for_that(frozen: Run) -> None:
+    frozen.hear()
+    now = time.monotonic()
+    for seconds in (20, 1000, 1001, 1020):
+        frozen.child.look(now + seconds)
+    assert frozen.child.serves
+
+
+def test_the_door_is_killed_by_nobody(run: Run) -> None:
+    run.start(SERVED + "signal.pause()")
+    run.hear()
+    for seconds in range(0, 1000, 100):
+        run.child.look(time.monotonic() + seconds)
+    assert run.child.serves
+
+
 # All of them
 
 
@@ -306,11 +389,14 @@ class Server:
         self.status: int | None = None
         self._thread: threading.Thread
 
-    def start(self, **scripts: str) -> None:
-        """Run these scripts; the first one's role is vital."""
+    def start(self, patience: float = 0.0, **scripts: str) -> None:
+        """Run these scripts; the first one's role is vital, the others have `patience`."""
         write_script(self._script, f"exec({scripts!r}[sys.argv[2]])")
         first = next(iter(scripts))
-        roles = [Role(name, name, vital=name == first) for name in scripts]
+        roles = [
+            Role(name, name, vital=name == first, patience=0.0 if name == first else patience)
+            for name in scripts
+        ]
         self.children = [Child(each, None, self._said.log, self._said.manager) for each in roles]
         supervisor = Supervisor(
             Settings(),
@@ -454,6 +540,21 @@ def test_each_that_dies_is_started_again_and_the_others_are_left_alone(
     assert said.hear("READY") == SERVING
     assert server.children[0].process is door
     assert server.children[1].process is not runners
+
+
+def test_runners_that_are_stopped_while_they_serve_are_killed_and_started_again(
+    server: Server, said: Said
+) -> None:
+    frozen = SERVED + "os.kill(os.getpid(), signal.SIGSTOP)"
+    server.start(patience=0.3, lmtp=ENDS_WELL, runners=frozen)
+    assert said.hear("READY") == SERVING
+    door = server.children[0].process
+    said.hear("STATUS=runners process ended; starting it again in 0.1 s")
+    killed, ended = said.logged[:2]
+    assert (killed["event"], killed["level"]) == ("runners process killed", "error")
+    assert (ended["event"], ended["status"]) == ("runners process ended", -signal.SIGKILL)
+    assert said.hear("READY") == SERVING
+    assert server.children[0].process is door
 
 
 @pytest.mark.parametrize(("door", "runners"), [(0, 3), (3, 0), (3, 3)])

@@ -10,6 +10,9 @@ from postroom.base.places import Tcp, parse_listen, parse_server
 from postroom.base.settings import WORKING_COPIES, Arc, Delivery, Dns, Lmtp, Settings, Smtp
 from postroom.mail.address import AddressError, parse_mailbox
 
+# A path is put behind it, so there is no query and no fragment.
+_WEB = re.compile(r"https://[a-z0-9\[][a-z0-9.:\]-]*(?:/[\w.~!$&'()*+,;=:@%/-]*)?", re.A | re.I)
+
 
 def fault_of(settings: Settings) -> tuple[str, str] | None:
     """What types cannot say: the key that is wrong, and what is allowed."""
@@ -67,7 +70,7 @@ def _site_fault(settings: Settings) -> tuple[str, str] | None:
     for key, text, most in ("site.hostname", site.hostname, 253), ("lmtp.ident", ident, 250):
         if not (text.isascii() and text.isprintable() and 0 < len(text) <= most):
             return key, f"must be 1 to {most} printable ASCII characters"
-    if site.web_url and not re.fullmatch(r"https://[!-~]{1,200}", site.web_url):
+    if site.web_url and not (len(site.web_url) <= 200 and _WEB.fullmatch(site.web_url)):
         return (
             "site.web_url",
             "must be an https URL, as in https://lists.example.com (RFC 8058 3.1)",

@@ -146,7 +146,7 @@ class Delivery(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Dns(Struct, frozen=True, forbid_unknown_fields=True):
-    """Look-ups of the policy (DMARC) of authors' domains. `timeout` in seconds is for one domain;
+    """Look-ups of the policy (DMARC) of authors' domains. `timeout` in seconds is for one post;
     `servers` are ADDRESS or ADDRESS:PORT, none: those of the system. With `offline` nothing is
     asked, and every domain is taken to have no policy."""
 

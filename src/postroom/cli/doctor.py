@@ -12,7 +12,7 @@ import click
 
 from postroom.cli.common import Failed, Options, example, safe
 from postroom.cli.output import json_option, print_array
-from postroom.doctor import facts, findings, handover
+from postroom.doctor import facts, findings, handover, outgoing
 from postroom.doctor.findings import FAILURE, OK, WARNING, Finding
 from postroom.store.engine import StoreError, make_engine
 
@@ -70,6 +70,8 @@ def _examined(options: Options) -> Iterator[Finding]:
     if stored.addresses:
         handed = handover.ask(stored.addresses)
         yield from handover.handed_over(handed, settings.lmtp.listen)
-    yield from findings.identity(settings.site, machine)
+    along = outgoing.way(settings.store.url, settings.site.owner)
+    yield from outgoing.posts(outgoing.ask(settings, along), along, settings)
+    yield from findings.identity(settings.site, machine, along.circular)
     yield findings.clock(machine, stored.newest)
     yield from findings.limits(settings, machine, status)

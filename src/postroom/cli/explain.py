@@ -19,13 +19,13 @@ from postroom.base.settings import Settings
 from postroom.cli.common import Failed, Options, example, safe, word
 from postroom.cli.database import opened
 from postroom.cli.output import json_option, print_facts, print_object, print_table
-from postroom.lists.registry import MailingList, find_list
+from postroom.lists.registry import find_list
 from postroom.mail.fields import Field, take_apart
-from postroom.posting import munge
-from postroom.posting.cook import CookInput, cook
+from postroom.posting.cook import cook
 from postroom.posting.decision import Decision, Hit, ListFacts, SenderFacts
-from postroom.posting.dns import Resolver, strictest
+from postroom.posting.dns import Resolver
 from postroom.posting.facts import facts_for
+from postroom.posting.order import order_for, policy_for
 from postroom.posting.reading import Post, read, shown
 from postroom.posting.rules import decide, examine, not_used
 
@@ -87,7 +87,7 @@ def explain(
         post,
         [*examine(this, post, senders)],
         decide(this, post, senders),
-        _changes(options.settings(), found, this, post, raw),
+        _changes(options.settings(), this, post, raw),
     )
     if as_json:
         print_object(_facts(case))
@@ -113,24 +113,12 @@ def _sender(raw: bytes) -> str:
     return next(iter(read(raw, "").authors), "")
 
 
-def _changes(
-    settings: Settings, found: MailingList, this: ListFacts, post: Post, raw: bytes
-) -> Changes:
+def _changes(settings: Settings, this: ListFacts, post: Post, raw: bytes) -> Changes:
     before = take_apart(raw)
-    cooked = cook(
-        raw,
-        CookInput(
-            list_id=found.list_id,
-            posting_address=found.posting_address,
-            display_name=found.display_name,
-            settings=this.settings,
-            hostname=settings.site.hostname,
-            now=time.time(),
-            policy=_policy(settings, this, post),
-            authors=munge.authors_of(before.fields),
-            approval=post.approval,
-        ),
-    )
+    dns = settings.dns
+    resolver = Resolver(dns.timeout, offline=dns.offline, nameservers=dns.servers)
+    policy = policy_for(resolver, this.settings, post.authors)
+    cooked = cook(raw, order_for(this, post, settings.site.hostname, policy, time.time()))
     after = take_apart(cooked.raw)
     notes = list(cooked.notes)
     if settings.arc.key:
@@ -138,17 +126,6 @@ def _changes(
     return Changes(
         _missing(before.fields, after.fields), _missing(after.fields, before.fields), notes
     )
-
-
-def _policy(settings: Settings, this: ListFacts, post: Post) -> munge.Policy | None:
-    dmarc = this.settings.dmarc
-    if dmarc.mitigation == "none" or dmarc.always or this.settings.headers.anonymous:
-        return "none"
-    resolver = Resolver(
-        settings.dns.timeout, offline=settings.dns.offline, nameservers=settings.dns.servers
-    )
-    domains = {each.rpartition("@")[2] for each in post.authors}
-    return strictest(resolver.dmarc_policy(each) for each in sorted(domains))
 
 
 def _missing(these: Sequence[Field], those: Sequence[Field]) -> list[str]:

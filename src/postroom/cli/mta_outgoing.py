@@ -43,8 +43,8 @@ _POSTFIX_MANY = """\
 smtpd_recipient_limit = @RECIPIENTS@
 """
 _POSTFIX_LARGE = """\
-# What comes in goes out a little longer. If Postfix takes as much as postroom does
-# (lmtp.max_message_size; Postfix: 10240000 octets unless you have set it), let it take more:
+# A post goes out a little longer than it came in, and Postfix has one limit for both. So keep
+# lmtp.max_message_size (now @LARGEST@) below it, or raise it; unset it is 10240000:
 # message_size_limit = @SIZE@
 """
 _EXIM = """
@@ -55,7 +55,7 @@ _EXIM = """
 smtp_accept_queue_per_connection = 0
 """
 _EXIM_LARGE = """\
-# What comes in goes out a little longer. Exim takes 50M unless you have set it.
+# A post goes out a little longer than it came in. Exim takes 50M unless you have set this.
 message_size_limit = @SIZE@
 """
 _OPENSMTPD = """
@@ -74,7 +74,7 @@ _OPENSMTPD_MANY = """\
 smtp limit max-rcpt @RECIPIENTS@
 """
 _OPENSMTPD_LARGE = """\
-# What comes in goes out a little longer. OpenSMTPD takes 35M unless you have set it.
+# A post goes out a little longer than it came in. OpenSMTPD takes 35M unless you set this.
 smtp max-message-size @SIZE@
 """
 _SENDMAIL = """\
@@ -121,6 +121,7 @@ def _filled(text: str, out: Outgoing) -> str:
         servers=" or ".join(map(str, out.servers)),
         who="127.0.0.1" if _is_here(out) else "the address of this machine",
         recipients=out.recipients,
+        largest=out.largest,
         size=out.size,
     )
 

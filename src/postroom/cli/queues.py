@@ -25,6 +25,7 @@ from postroom.cli.output import (
     print_table,
     utc,
 )
+from postroom.delivery.care import abandon, hasten
 from postroom.mail.message import header_end, message_id, with_mail_from
 from postroom.spool import care as spool
 from postroom.spool import ids
@@ -136,9 +137,13 @@ def show(options: Options, number: int, raw: bool, as_json: bool) -> None:
 @entry_argument
 @click.pass_obj
 def retry(options: Options, number: int) -> None:
-    """Make an entry due now; one in shunt goes back to its queue."""
+    """Make an entry due now; one in shunt goes back to its queue.
+
+    Of a post on its way out, everybody who waits for it is due.
+    """
     with opened(options) as store, store.begin() as connection:
         spool.requeue(connection, number)
+        hasten(connection, number)
         found = _found(connection, number)
     click.echo(f"{ids.show(number)} is due now in queue {safe(found.queue)}")
 
@@ -150,6 +155,7 @@ def delete(options: Options, number: int) -> None:
     """Delete an entry for good: the mail is gone."""
     with opened(options) as store, store.begin() as connection:
         spool.remove(connection, number)
+        abandon(connection, number)
     click.echo(f"deleted {ids.show(number)}")
 
 

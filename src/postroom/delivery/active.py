@@ -59,10 +59,12 @@ class Active:
         self.cursor = 0
         self.complete = False  # all that are due in this pass have been read
         self.reading = False
-        self.read_at = 0.0  # as of time.monotonic()
+        self.read_at = 0.0  # seconds since the epoch: also those that a process slept
         self.in_hand = 0  # batches
         self.failures = 0  # transactions in a row that came to nothing
         self.not_before = 0.0
+        self.rest = 0.0  # seconds to be left alone for, once nothing is in hand
+        self.begun_at = time.monotonic()
         self.suspected = held.attempts > 1  # a process ended while it had it; nothing sent since
         self.waiting: set[str] = set()  # domains of which no more are read in this pass
 
@@ -78,7 +80,7 @@ class Active:
     @property
     def wants_rows(self) -> bool:
         """Whether it is time to read more of them."""
-        return not self.complete and not self.reading and self.rows < LOW
+        return not self.complete and not self.reading and self.rows < LOW and not self.rest
 
     @property
     def has_waiting(self) -> bool:
@@ -88,11 +90,14 @@ class Active:
     @property
     def passed(self) -> bool:
         """Whether this pass is over, but for those who must wait for their domain."""
-        return self.complete and not self.reading and not self.rows and not self.in_hand
+        over = self.rest or (self.complete and not self.rows)
+        return bool(over) and not self.reading and not self.in_hand
 
     def again(self, not_before: float) -> None:
         """Begin another pass, at that time."""
-        self.cursor, self.complete, self.not_before = 0, False, not_before
+        self.cursor, self.complete, self.not_before, self.rest = 0, False, not_before, 0.0
+        self._together.clear()
+        self._singles.clear()
         self.waiting.clear()
         self._aside.clear()  # they are read again
 
@@ -106,20 +111,25 @@ class Active:
                 self._singles.append(row)
             else:
                 self._together.append(row)
-        self.complete, self.read_at = len(rows) < wanted, time.monotonic()
+        self.complete, self.read_at = len(rows) < wanted, time.time()
         if rows:
             self.cursor = rows[-1].n
 
-    def is_stale(self, now: float) -> bool:
-        """Whether those in memory may have left the list since they were read."""
-        return self.rows > 0 and now - self.read_at > FRESH
+    def is_ready(self, now: float) -> bool:
+        """Whether it need not wait."""
+        return self.not_before <= now and not self.rest
+
+    def is_stale(self) -> bool:
+        """Whether those in memory may have left the list, or another worker have the post, since
+        they were read."""
+        return self.rows > 0 and abs(time.time() - self.read_at) > FRESH and not self.rest
 
     def leave_out(self, gone: Collection[int]) -> None:
         """These have left; the others are there as of now."""
         if gone:
             self._together = deque(row for row in self._together if row.n not in gone)
             self._singles = deque(row for row in self._singles if row.n not in gone)
-        self.read_at = time.monotonic()
+        self.read_at = time.time()
 
     @property
     def numbers(self) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from postroom.base.observe import Log
 from postroom.delivery.active import Active, Batch, Single
+from postroom.delivery.book import Book
 from postroom.delivery.connection import Connection as Smtp
 from postroom.delivery.desk import Desk
 from postroom.delivery.destinations import Destinations
@@ -27,6 +28,7 @@ from postroom.delivery.policy import Later, Limits, Sent, judge
 from postroom.delivery.pool import Pool, Unavailable
 from postroom.delivery.transaction import Outcome, Transaction, prepare
 from postroom.delivery.verp import verp_sender
+from postroom.mail.address import ascii_domain
 from postroom.spool import ids
 from postroom.spool.handing import Handed
 from postroom.spool.queue import Claim
@@ -34,6 +36,7 @@ from postroom.store.engine import Store
 
 POLL = 1.0  # seconds between looks, when nobody wakes us
 LONGEST_PAUSE = 30.0  # seconds that a post waits whose transactions come to nothing
+MOST_FAILURES, REST = 5, 60.0  # in a row, and then it makes room for so many seconds
 _Waiting = tuple[Active, Record, asyncio.Future[None]]
 
 
@@ -69,6 +72,7 @@ class Courier:
         self._records: list[_Waiting] = []
         self._writing = False
         self.turned_at = time.monotonic()
+        self._book: Book
         self._docket: Docket
         self._tasks: asyncio.TaskGroup
 
@@ -85,13 +89,14 @@ class Courier:
     async def run(self) -> None:
         """Deliver until stopped."""
         desk = Desk(self._store)
+        self._book = Book(desk, self._log, self._undeliverable)
         self._docket = Docket(
             desk,
+            self._book,
             self._log,
             self._terms.share,
             self._terms.limits.expire_after,
             self._personal,
-            self._undeliverable,
             self._spawn,
             self._changed,
         )
@@ -122,8 +127,9 @@ class Courier:
     def _look_around(self) -> None:
         """Somebody's time to wait may be over."""
         now = time.monotonic()
-        for post in self._docket.posts:
+        for post in list(self._docket.posts):
             post.resume(self._terms.destinations, now)
+            self._docket.care_for(post)
         if self._has_work():
             self._work.set()
 
@@ -170,7 +176,11 @@ class Courier:
     def _has_work(self) -> bool:
         """Whether there are more batches than there are those who are on their way to get one."""
         now, most = time.monotonic(), self._terms.recipients
-        batches = (each.batches(most) for each in self._docket.posts if each.not_before <= now)
+        batches = (
+            each.batches(most)
+            for each in self._docket.posts
+            if not (each.not_before > now or each.rest)
+        )
         return sum(batches) > self._seeking
 
     def _next(self, connection: Smtp) -> tuple[Active, Batch] | None:
@@ -180,25 +190,26 @@ class Courier:
         for _ in range(len(posts)):
             post = posts[0]
             posts.rotate(-1)
-            if post.not_before <= now and post.is_stale(now):
-                self._docket.care_for(post)
-            elif post.not_before <= now:
-                batch = post.take(limit, connection.xverp, places, now)
-                if batch is not None and batch.domain:
-                    places.begin(batch.domain, len(batch.rows))
-                self._docket.care_for(post)
-                if batch is not None:
-                    return post, batch
+            if not post.is_ready(now):
+                continue
+            batch = None if post.is_stale() else post.take(limit, connection.xverp, places, now)
+            if batch is not None and batch.domain:
+                places.begin(batch.domain, len(batch.rows))
+            self._docket.care_for(post)
+            if batch is not None:
+                return post, batch
         return None
 
     async def _carry(self, connection: Smtp, post: Active, batch: Batch) -> None:
         """One transaction, and what became of it."""
         recipients = [row.email for row in batch.rows]
-        order, sender, content = post.order, post.order.sender, post.content
+        if not "".join(recipients).isascii():
+            recipients = [ascii_domain(each) for each in recipients]
+        order, sender, content = post.order, ascii_domain(post.order.sender), post.content
         if batch.single and order.verp:
             sender = verp_sender(sender, recipients[0])
         if post.single is not None:
-            content = prepare(post.single(recipients[0]))
+            content = prepare(post.single(batch.rows[0].email))
         together = order.verp and not batch.single
         outcome = await connection.send(Transaction(sender, recipients, content, together))
         record, pending = self._judge(post, batch, outcome, str(connection.server))
@@ -206,13 +217,19 @@ class Courier:
             await self._write_down(post, record)
         if record is not None or outcome.limit:
             post.failures = 0
-        else:
-            post.failures += 1
-            pause = min(2.0 ** min(post.failures, 10), LONGEST_PAUSE)
-            post.not_before = time.monotonic() + pause
-            facts = {"entry": ids.show(post.held.id), "again_in": pause}
-            self._log.warning("not delivered", **facts, reason=str(outcome.answer))
+        elif time.monotonic() >= post.not_before:  # else others found out at the same time
+            self._pause(post, str(outcome.answer))
         post.put_back(pending, batch.single)
+
+    def _pause(self, post: Active, reason: str) -> None:
+        """A transaction came to nothing: the post waits a little, and at last leaves its place."""
+        post.failures += 1
+        pause = min(2.0 ** min(post.failures, 10), LONGEST_PAUSE)
+        post.not_before = time.monotonic() + pause
+        if post.failures >= MOST_FAILURES:
+            pause = post.rest = REST
+        facts = {"entry": ids.show(post.held.id), "again_in": pause}
+        self._log.warning("not delivered", **facts, reason=reason)
 
     def _judge(
         self, post: Active, batch: Batch, outcome: Outcome, server: str
@@ -238,7 +255,7 @@ class Courier:
         self._complain(post, told, server)
         if not reached and not told:
             return None, pending
-        return Record(server, now, str(outcome.answer), reached, told), pending
+        return Record(self._book.ids(), server, now, str(outcome.answer), reached, told), pending
 
     def _complain(self, post: Active, told: Sequence[Told], server: str) -> None:
         """An operator must know when it is us whom the mail server does not want."""
@@ -260,7 +277,8 @@ class Courier:
     async def _write_all(self) -> None:
         while self._records:
             some, self._records = self._records, []
-            await self._docket.write_down([(post, record) for post, record, _ in some])
+            failed = await self._book.write([(post, record) for post, record, _ in some])
+            self._docket.written([post for post, _, _ in some], failed)
             for _, _, written in some:
                 if not written.done():  # whoever asked may have been cancelled
                     written.set_result(None)

@@ -12,37 +12,35 @@ import contextlib
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import Connection
 
 from postroom.base.observe import Facts, Log
 from postroom.delivery import ledger
 from postroom.delivery.active import WINDOW, Active, Single
+from postroom.delivery.book import Book, of_the_database
 from postroom.delivery.desk import Desk
-from postroom.delivery.ledger import Expanded, Record, Told
+from postroom.delivery.ledger import Expanded
 from postroom.delivery.transaction import prepare
 from postroom.spool import ids, queue, steps
-from postroom.spool.handing import Handed, hand_on
-from postroom.spool.ids import IdMaker
 from postroom.spool.orders import OUT, Order, order_of
 from postroom.spool.queue import Claim, Lost
 from postroom.spool.steps import Step
-from postroom.spool.trouble import diagnose
 
 MOST_ACTIVE = 20  # posts under way
 MOST_OCTETS = 67_108_864  # of their messages, but always one
 HEADER = 16_384  # octets of a message that are kept for reports
 LEASE, RENEW_EVERY = 120.0, 30.0  # seconds
 MEND_EVERY = 60.0  # seconds
+ALONE = 10.0  # seconds that a suspect has no company
+PLACE = 15.0  # seconds that a post waits elsewhere when its place is wanted
 ATTEMPTS = 5  # that ended with a failure of ours, and then a post is put aside
 FIRST_RETRY, LONGEST_RETRY = 10.0, 600.0  # seconds, after such a failure
-PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between attempts, while the database is in trouble
+PAUSE = 1.0  # seconds between looks, while the database is in trouble
 SHORT = 5.0  # seconds that a post may wait in memory for its next recipient
-
-T = TypeVar("T")
 
 
 class Docket:
@@ -52,19 +50,18 @@ class Docket:
     def __init__(
         self,
         desk: Desk,
+        book: Book,
         log: Log,
         share: float,
         expire_after: float,
         personal: Callable[[Claim], Single | None],
-        undeliverable: Callable[[Claim, Told], Handed | None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         changed: Callable[[], None],
     ) -> None:
-        self._desk, self._log = desk, log
+        self._desk, self._book, self._log = desk, book, log
         self._share, self._expire_after = share, expire_after
-        self._personal, self._undeliverable = personal, undeliverable
+        self._personal = personal
         self._spawn, self._changed = spawn, changed
-        self._ids = IdMaker()
         self._beginning: list[Claim] = []
         self._owed: list[Claim] = []  # to be given back as soon as the database allows
         self._mend_at = self._renew_at = 0.0
@@ -78,30 +75,43 @@ class Docket:
         said, and there is nothing then."""
         try:
             await self._give_back_owed()
-            await self._renew()
+            await self._keep()
             taken = await self._claim()
         except Exception as error:
-            self._in_trouble(error)
+            self._book.in_trouble(error)
             return False
+        beginning = {held.id for held in self._beginning}
+        taken = [held for held in taken if held.id not in beginning]
+        for held in taken:
+            for post in [post for post in self.posts if post.held.id == held.id]:
+                self._let_go(post, "it was claimed again")
         self._beginning += taken
         for held in taken:
             self._spawn(self._begin(held))
         return bool(taken)
 
     async def _claim(self) -> list[Claim]:
-        if time.monotonic() >= self._mend_at:
-            await self._desk.write(lambda connection: queue.mend(connection, OUT))
-            self._mend_at = time.monotonic() + MEND_EVERY
-        room = MOST_ACTIVE - len(self._beginning) - len(self.posts)
-        octets = MOST_OCTETS - sum(len(held.raw) for held in self._beginning)
-        octets -= sum(post.content.size for post in self.posts)
-        if room <= 0 or octets <= 0:
+        room, octets = self._room()
+        if room <= 0 or octets <= 0 or self._has_suspect():
             return []
         if not await self._desk.read(lambda connection: queue.is_due(connection, OUT)):
             return []
         return await self._desk.write(
             lambda connection: queue.claim(connection, OUT, room, LEASE, octets=octets)
         )
+
+    def _room(self) -> tuple[int, int]:
+        """For how many more posts there is room, and for how many octets of their messages."""
+        octets = sum(len(held.raw) for held in self._beginning)
+        octets += sum(post.content.size for post in self.posts)
+        return MOST_ACTIVE - len(self._beginning) - len(self.posts), MOST_OCTETS - octets
+
+    def _has_suspect(self) -> bool:
+        """Whether there is a post that may have killed a process: it has no company, so that
+        nothing else is suspected if it does so again. Not for long, for it may just be slow."""
+        since = time.monotonic() - ALONE
+        waiting = any(post.suspected and post.begun_at > since for post in self.posts)
+        return waiting or any(held.attempts > 1 for held in self._beginning)
 
     async def _begin(self, held: Claim) -> None:
         """Take up a post: expand its recipients, if that is still to be done."""
@@ -136,12 +146,12 @@ class Docket:
     ) -> None:
         name = str(held.metadata.get("listname", ""))
         told = Step(order.message_id, time.time(), name, what, {"kind": order.kind} | facts)
-        steps.write(connection, self._ids, [told])
+        steps.write(connection, self._book.ids, [told])
 
     async def _fail(self, held: Claim, error: Exception) -> None:
         """A post cannot be taken up, or wound up: later, or never."""
         if of_the_database(error):
-            self._in_trouble(error)
+            self._book.in_trouble(error)
             self._owed.append(held)
             return
         reason = "".join(traceback.format_exception(error))
@@ -156,7 +166,7 @@ class Docket:
                 queue.retry(connection, held, delay, reason)
 
         try:
-            await self.insist(put_aside)
+            await self._book.insist(put_aside)
         except Lost as lost:
             self._lost(held, lost)
             return
@@ -169,10 +179,11 @@ class Docket:
         """Read on, begin another pass, or wind up, as the post needs it."""
         if post not in self.posts or self.stopping:
             return
-        if post.wants_rows:
+        now = time.monotonic()
+        if post.wants_rows and post.not_before <= now:
             post.reading = True
             self._spawn(self._read(post))
-        elif post.is_stale(time.monotonic()) and not post.reading:
+        elif post.is_stale() and not post.reading:
             post.reading = True
             self._spawn(self._look_again(post))
         elif post.passed:
@@ -180,14 +191,14 @@ class Docket:
             self._spawn(self._wind_up(post))
 
     async def _read(self, post: Active) -> None:
-        number, after, waiting = post.held.id, post.cursor, frozenset(post.waiting)
+        held, after, waiting = post.held, post.cursor, frozenset(post.waiting)
         try:
-            rows = await self._desk.read(lambda c: ledger.due(c, number, after, WINDOW, waiting))
+            rows = await self._desk.read(lambda c: ledger.due(c, held, after, WINDOW, waiting))
             gone = [row.n for row in rows if not row.there]
             if gone:
-                await self._desk.write(lambda c: ledger.leave_out(c, number, gone))
+                await self._desk.write(lambda c: ledger.leave_out(c, held, gone))
         except Exception as error:
-            self._in_trouble(error)
+            self._book.in_trouble(error)
             await asyncio.sleep(PAUSE)
         else:
             post.read(rows, WINDOW)
@@ -198,13 +209,13 @@ class Docket:
 
     async def _look_again(self, post: Active) -> None:
         """Those in memory have waited: some may have left the list meanwhile."""
-        number, (first, last) = post.held.id, post.numbers
+        held, (first, last) = post.held, post.numbers
         try:
-            gone = await self._desk.read(lambda c: ledger.gone(c, number, first, last))
+            gone = await self._desk.read(lambda c: ledger.gone(c, held, first, last))
             if gone:
-                await self._desk.write(lambda c: ledger.leave_out(c, number, gone))
+                await self._desk.write(lambda c: ledger.leave_out(c, held, gone))
         except Exception as error:
-            self._in_trouble(error)
+            self._book.in_trouble(error)
             await asyncio.sleep(PAUSE)
         else:
             post.leave_out(frozenset(gone))
@@ -217,28 +228,26 @@ class Docket:
         held, now = post.held, time.time()
         try:
             if now - post.created_at > self._expire_after:
-                while await self._desk.write(lambda c: self._expire(c, post)):
+                while await self._desk.write(lambda c: self._book.expire(c, post, WINDOW)):
                     pass
-            next_at = await self._desk.write(lambda c: self._settle(c, post, now))
+            room, octets = self._room()
+            crowded = room <= 1 or octets <= 0  # others want the place
+            wait = await self._desk.write(lambda c: self._settle(c, post, now, crowded))
         except Lost as error:
             self._lost(held, error)
         except Exception as error:
             await self._fail(held, error)
         else:
-            if next_at is not None and next_at - now <= SHORT:
-                pause = SHORT if post.has_waiting else max(0.0, next_at - now)
-                post.again(time.monotonic() + pause)
+            if wait is not None:
+                post.again(time.monotonic() + wait)
                 self.posts.append(post)
                 self.care_for(post)
         self._changed()
 
-    def _expire(self, connection: Connection, post: Active) -> bool:
-        late = ledger.expire(connection, self._ids, post.held.id, WINDOW)
-        self._tell(connection, post, late)
-        return len(late) == WINDOW
-
-    def _settle(self, connection: Connection, post: Active, now: float) -> float | None:
-        """Finish a post, or put it off; returns when its next recipient is due."""
+    def _settle(
+        self, connection: Connection, post: Active, now: float, crowded: bool
+    ) -> float | None:
+        """Finish a post, or put it off; else returns how many seconds it waits here."""
         held = post.held
         next_at = ledger.next_due(connection, held.id)
         if next_at is None:
@@ -248,55 +257,23 @@ class Docket:
             queue.finish(connection, [held])
             facts: Facts = {"entry": ids.show(held.id), "message_id": post.order.message_id}
             self._log.info("delivered", **facts, **counts)
-        elif next_at - now > SHORT:
-            queue.put_off(connection, held, next_at - now, None)
-        return next_at
+            return None
+        wait = max(0.0, next_at - now, post.rest, SHORT if post.has_waiting else 0.0)
+        if wait > SHORT or (wait and crowded):
+            queue.put_off(connection, held, max(wait, PLACE if crowded else 0.0), None)
+            return None
+        return wait
 
-    # What was achieved
-
-    async def write_down(self, some: Sequence[tuple[Active, Record]]) -> None:
-        """Durable when it returns. A post of which it cannot be written is let go of alone."""
-        failed = await self.insist(partial(self.record, some))
-        for post, _ in some:
-            post.suspected = False
+    def written(self, posts: Iterable[Active], failed: Iterable[tuple[Active, Exception]]) -> None:
+        """What these posts achieved was written; those of which it could not be are let go of."""
         for post, error in failed:
             if post in self.posts:
                 self.posts.remove(post)
                 self._spawn(self._fail(post.held, error))
-
-    def record(
-        self, some: Sequence[tuple[Active, Record]], connection: Connection
-    ) -> list[tuple[Active, Exception]]:
-        """What transactions achieved, and refusals handed on; returns what could not be."""
-        records: dict[Active, list[Record]] = {}
-        for post, each in some:
-            records.setdefault(post, []).append(each)
-        failed: list[tuple[Active, Exception]] = []
-        for post, every in records.items():
-            try:
-                with connection.begin_nested():
-                    ledger.record(connection, self._ids, post.held.id, every)
-                    if post.suspected:
-                        queue.forgive(connection, post.held)
-                    told = (each for one in every for each in one.told)
-                    self._tell(connection, post, [each for each in told if each.again_at is None])
-            except Exception as error:
-                if of_the_database(error):
-                    raise
-                failed.append((post, error))
-        return failed
-
-    def _tell(self, connection: Connection, post: Active, refused: Sequence[Told]) -> None:
-        """Hand refusals on: members' to `bounces`, others' to the site's owner."""
-        if not refused:
-            return
-        if post.order.kind == "post":
-            handed = [ledger.bounce(post.held, post.order, refused)]
-        else:
-            handed = [one for each in refused if (one := self._undeliverable(post.held, each))]
-        if not ledger.has_list(connection, post.held.list_key):  # it was removed meanwhile
-            handed = [each._replace(list_key=None) for each in handed]
-        hand_on(connection, self._ids, handed)
+        for post in posts:
+            if post.suspected:
+                post.suspected = False
+                self._changed()
 
     # Leases
 
@@ -313,52 +290,42 @@ class Docket:
                 await self._desk.write(partial(_give_back, held))
             self._owed.remove(held)
 
-    async def _renew(self) -> None:
-        """Hold on to the posts under way; let go of what another took over."""
-        if time.monotonic() < self._renew_at:
+    async def _keep(self) -> None:
+        """Hold on to the posts under way, and let go of what another took over; then free what
+        others have lost. In this order and at once, lest a clock that jumps makes us free and
+        claim our own."""
+        now = time.monotonic()
+        if now < self._renew_at and now < self._mend_at:
             return
-        claims = [post.held for post in self.posts]
-        kept = await self._desk.write(lambda c: queue.renew(c, claims, LEASE))
-        ours, asked = {each.id for each in kept}, {each.id for each in claims}
+        claims = [*self._beginning, *(post.held for post in self.posts)]
+        mends = now >= self._mend_at
+
+        def keep(connection: Connection) -> list[Claim]:
+            kept = queue.renew(connection, claims, LEASE)
+            if mends:
+                queue.mend(connection, OUT)
+            return kept
+
+        kept = {(each.id, each.lease) for each in await self._desk.write(keep)}
+        asked = {(each.id, each.lease) for each in claims}
         for post in list(self.posts):
-            if post.held.id in asked - ours:
-                self.posts.remove(post)
-                self._lost(post.held, "another worker has it")
-        self._renew_at = time.monotonic() + RENEW_EVERY
+            if (post.held.id, post.held.lease) in asked - kept:
+                self._let_go(post, "another worker has it")
+        self._renew_at = now + RENEW_EVERY
+        if mends:
+            self._mend_at = now + MEND_EVERY
+
+    def _let_go(self, post: Active, why: str) -> None:
+        if post in self.posts:
+            self.posts.remove(post)
+            self._lost(post.held, why)
 
     def _lost(self, held: Claim, why: object) -> None:
         self._log.warning("lease lost", queue=OUT, entry=ids.show(held.id), reason=str(why))
 
-    # The database
-
-    async def insist(self, act: Callable[[Connection], T]) -> T:
-        """Write what must be written, however long the database is in trouble."""
-        pause = PAUSE
-        while True:
-            try:
-                return await self._desk.write(act)
-            except Exception as error:
-                if not of_the_database(error):
-                    raise
-                self._in_trouble(error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
-
-    def _in_trouble(self, error: Exception) -> None:
-        """Say so, and wait. Raises what needs a new process."""
-        trouble = diagnose(error, committing=False)
-        if trouble.unhealthy or trouble.one_envelope:
-            raise error
-        self._log.error("queue not served", queue=OUT, reason=str(trouble))
-
 
 class _Defect(Exception):
     """A post that is put aside; `str()` says why."""
-
-
-def of_the_database(error: Exception) -> bool:
-    """Whether the database is in trouble, rather than one post."""
-    return not diagnose(error, committing=False).one_envelope
 
 
 def _give_back(held: Claim, connection: Connection) -> None:

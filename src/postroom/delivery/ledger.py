@@ -21,7 +21,6 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
-    delete,
     func,
     insert,
     literal,
@@ -34,6 +33,7 @@ from sqlalchemy import (
 
 from postroom.delivery.policy import About
 from postroom.mail.address import fold
+from postroom.spool import queue
 from postroom.spool.handing import Handed
 from postroom.spool.ids import IdMaker
 from postroom.spool.metadata import BOUNCES, VERSION
@@ -44,7 +44,6 @@ from postroom.store.schema import (
     delivery,
     mailing_list,
     member,
-    message,
     post,
     transmission,
 )
@@ -56,6 +55,7 @@ REFUSED: Final = 2  # the mail server refused it for good, or its time ran out
 GONE: Final = 3  # left the list, or wants no mail, before it was sent
 STATES: Final = ("pending", "sent", "refused", "gone")
 
+LONGEST_WAIT: Final = 2 * 86_400.0  # seconds; settings allow one day
 EXPIRED: Final = "not delivered in time"
 
 
@@ -87,6 +87,7 @@ class Record(NamedTuple):
     """One transaction with a mail server ("" for none): those it `reached`, by number, in
     order; what others were `told`. `reply` is the last one to all of them."""
 
+    id: int
     server: str
     at: float
     reply: str
@@ -95,8 +96,8 @@ class Record(NamedTuple):
 
 
 class Expanded(NamedTuple):
-    """A post as it begins: when its message was made (seconds since the epoch), and whether its
-    recipients were expanded just now."""
+    """A post as it begins: when its recipients were expanded (seconds since the epoch), and
+    whether that was just now."""
 
     created_at: float
     recipients: int
@@ -108,13 +109,13 @@ def expand(connection: Connection, held: Claim, order: Order) -> Expanded:
     known = select(post.c.created_at, post.c.recipients).where(post.c.id == held.id)
     found = connection.execute(known).first()
     if found is not None:
-        return Expanded(found.created_at, found.recipients, new=False)
+        # Not in the future: the clock was set back.
+        return Expanded(min(found.created_at, time.time()), found.recipients, new=False)
     if order.kind == "post":
         number = _expand_members(connection, held, order)
     else:
         number = _expand_named(connection, held, order)
-    made = select(message.c.received_at).where(message.c.id == held.message)
-    created_at = float(connection.execute(made).scalar_one())
+    created_at = time.time()
     row = {
         "id": held.id,
         "list": held.list_key,
@@ -172,88 +173,117 @@ def _expand_named(connection: Connection, held: Claim, order: Order) -> int:
     return len(rows)
 
 
-# A member who still wants mail, or an address that the order names.
-_THERE = or_(
-    delivery.c.member.is_(None),
-    select(member.c.id)
-    .where(member.c.id == delivery.c.member, _WANTS_MAIL, member.c.role == "member")
-    .exists(),
-)
+def _there(list_key: int | None) -> ColumnElement[bool]:
+    """A member who still wants mail at that address, or an address that the order names. Row ids
+    of members may come again (SQLite), so they alone tell nothing."""
+    same = (
+        select(member.c.id)
+        .join(address, address.c.id == member.c.address)
+        .where(
+            member.c.id == delivery.c.member,
+            member.c.list == list_key,
+            member.c.role == "member",
+            address.c.email == delivery.c.email,
+            _WANTS_MAIL,
+        )
+    )
+    return or_(delivery.c.member.is_(None), same.exists())
+
+
+def _is_due(now: float) -> ColumnElement[bool]:
+    """No wait is as long: later times were read off another clock."""
+    return or_(delivery.c.next_at <= now, delivery.c.next_at > now + LONGEST_WAIT)
 
 
 def due(
     connection: Connection,
-    number: int,
+    held: Claim,
     after: int,
     limit: int,
     without: Collection[str] = (),
 ) -> list[Row]:
     """Up to `limit` recipients of a post who are due, in order, from beyond `after`; none of the
-    domains in `without` (folded)."""
+    domains in `without` (folded), and none at all if the lease is lost."""
     wanted = (
         select(
             delivery.c.n,
             delivery.c.email,
             delivery.c.member,
             delivery.c.attempts,
-            case((_THERE, 1), else_=0).label("there"),
+            case((_there(held.list_key), 1), else_=0).label("there"),
         )
         .where(
-            delivery.c.post == number,
+            delivery.c.post == held.id,
             delivery.c.n > after,
+            queue.is_ours(held),
             delivery.c.state == PENDING,
-            delivery.c.next_at <= time.time(),
+            _is_due(time.time()),
         )
         .order_by(delivery.c.n)
         .limit(limit)
     )
     for domain in sorted(without):
-        wanted = wanted.where(not_(delivery.c.email.iendswith(f"@{domain}", autoescape=True)))
+        wanted = wanted.where(
+            not_(func.lower(delivery.c.email).endswith(f"@{domain}", autoescape=True))
+        )
     return [
         Row(n, email, who, tries, bool(there))
         for n, email, who, tries, there in connection.execute(wanted)
     ]
 
 
-def gone(connection: Connection, number: int, first: int, last: int) -> list[int]:
-    """Those between two pending recipients of a post who have left since it was expanded."""
-    some = (delivery.c.post == number) & delivery.c.n.between(first, last) & _STILL
-    return list(connection.scalars(select(delivery.c.n).where(some, not_(_THERE))))
+def gone(connection: Connection, held: Claim, first: int, last: int) -> list[int]:
+    """Those between two pending recipients of a post who have left since it was expanded; all,
+    if the lease is lost."""
+    some = (delivery.c.post == held.id) & delivery.c.n.between(first, last) & _STILL
+    stays = _there(held.list_key) & queue.is_ours(held)
+    return list(connection.scalars(select(delivery.c.n).where(some, not_(stays))))
 
 
 _STILL = delivery.c.state == PENDING
 
 
-def leave_out(connection: Connection, number: int, numbers: Sequence[int]) -> None:
-    """These members left before their turn came."""
+def leave_out(connection: Connection, held: Claim, numbers: Sequence[int]) -> None:
+    """These members left before their turn came. Does nothing if the lease is lost."""
     if numbers:
-        where = (delivery.c.post == number) & _among(connection, numbers) & _STILL
+        where = (
+            (delivery.c.post == held.id)
+            & queue.is_ours(held)
+            & _among(connection, numbers)
+            & _STILL
+        )
         connection.execute(update(delivery).where(where).values(state=GONE, next_at=None))
 
 
-def record(connection: Connection, ids: IdMaker, number: int, records: Sequence[Record]) -> None:
+def known(connection: Connection, numbers: Collection[int]) -> set[int]:
+    """Those of these records that are written already: of a commit it is not always known
+    whether it was done."""
+    found = select(transmission.c.id).where(transmission.c.id.in_(numbers))
+    return set(connection.scalars(found))
+
+
+def record(connection: Connection, number: int, records: Sequence[Record]) -> None:
     """Write down what transactions of a post achieved."""
-    numbered = [(ids(), each) for each in records]
     rows = [
         {
-            "id": own,
+            "id": each.id,
             "post": number,
             "at": each.at,
             "server": each.server,
             "recipients": len(each.reached) + len(each.told),
             "reply": each.reply,
         }
-        for own, each in numbered
+        for each in records
     ]
     connection.execute(insert(transmission), rows)
-    ones = [{"which": each.reached[0], "by": own} for own, each in numbered if _is_one(each)]
+    ones = [{"which": each.reached[0], "by": each.id} for each in records if _is_one(each)]
     if ones:
         connection.execute(_REACHED, [one | {"of": number} for one in ones])
-    for own, each in numbered:
+    for each in records:
         if each.reached and not _is_one(each):
             where = (delivery.c.post == number) & _among(connection, each.reached) & _STILL
-            connection.execute(_reached(where, own))
-    told = [(own, one) for own, each in numbered for one in each.told]
+            connection.execute(_reached(where, each.id))
+    told = [(each.id, one) for each in records for one in each.told]
     if told:
         _tell(connection, number, told)
 
@@ -307,7 +337,7 @@ def expire(connection: Connection, ids: IdMaker, number: int, limit: int) -> lis
         for row in connection.execute(late)
     ]
     if told:
-        record(connection, ids, number, [Record("", time.time(), EXPIRED, (), told)])
+        record(connection, number, [Record(ids(), "", time.time(), EXPIRED, (), told)])
     return told
 
 
@@ -341,7 +371,9 @@ def has_list(connection: Connection, key: int | None) -> bool:
 def next_due(connection: Connection, number: int) -> float | None:
     """When the next recipient of a post is due (seconds since the epoch); None if nobody is
     pending."""
-    pending = select(func.min(delivery.c.next_at)).where(delivery.c.post == number, _STILL)
+    now = time.time()
+    when = case((_is_due(now), 0.0), else_=delivery.c.next_at)
+    pending = select(func.min(when)).where(delivery.c.post == number, _STILL)
     return connection.execute(pending).scalar()
 
 
@@ -354,23 +386,8 @@ def counts(connection: Connection, number: int) -> dict[str, int]:
 
 def done(connection: Connection, number: int) -> None:
     """Nobody is pending any more."""
-    connection.execute(update(post).where(post.c.id == number).values(done_at=time.time()))
-
-
-def purge(connection: Connection, older_than: float, most: int) -> int:
-    """Forget one post that was done before `older_than`, or `most` of its rows; returns how many
-    rows were forgotten, 0 if there is no such post."""
-    old = select(post.c.id).where(post.c.done_at < older_than).order_by(post.c.id).limit(1)
-    number = connection.execute(old).scalar()
-    if number is None:
-        return 0
-    some = select(delivery.c.n).where(delivery.c.post == number).order_by(delivery.c.n).limit(most)
-    last = connection.execute(select(func.max(some.subquery().c.n))).scalar()
-    if last is not None:
-        rows = (delivery.c.post == number) & (delivery.c.n <= last)
-        return connection.execute(delete(delivery).where(rows)).rowcount
-    connection.execute(delete(transmission).where(transmission.c.post == number))
-    return connection.execute(delete(post).where(post.c.id == number)).rowcount
+    open_still = (post.c.id == number) & post.c.done_at.is_(None)
+    connection.execute(update(post).where(open_still).values(done_at=time.time()))
 
 
 def _among(connection: Connection, numbers: Sequence[int]) -> ColumnElement[bool]:

@@ -2,7 +2,8 @@
 
 For: bulk mail, and later for reading bounces. Guarantees: `ants-bounces@example.com` and
 `ann@example.org` give `ants-bounces+ann=example.org@example.com`, which is also what a mail
-server makes of the plain sender where it offers XVERP with `XVERP`. Pure.
+server makes of the plain sender where it offers XVERP with `XVERP`. Addresses are spelled as
+they are in the envelope: with A-labels, or the sender would need SMTPUTF8. Pure.
 """
 
 from typing import Final

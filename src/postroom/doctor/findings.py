@@ -2,7 +2,7 @@
 
 For: `postroom doctor`. Guarantees: a failure means that mail is not taken, can be lost or does
 not reach us; a warning that it will be so, or could be for a reason that was not to be seen
-from here. Pure: facts are gathered in `facts` and `handover`.
+from here. Pure: facts are gathered in `facts`, `handover` and `outgoing`.
 """
 
 import math
@@ -222,12 +222,15 @@ def certificate(facts: Certificate, now: float) -> Iterator[Finding]:
         yield Finding("tls", WARNING, text, "chmod o-r on lmtp.tls_key")
 
 
-def identity(site: Site, facts: Machine) -> Iterator[Finding]:
-    """Who we say that we are."""
-    default = Site().owner
+def identity(site: Site, facts: Machine, circular: bool = False) -> Iterator[Finding]:
+    """Who we say that we are; `circular` if the owner is an address of this site."""
+    default, person = Site().owner, "set it to an address that a person reads"
     if site.owner == default:
         text = f"site.owner is {default}: mail to postmaster reaches nobody"
-        yield Finding("owner", WARNING, text, "set it to an address that a person reads")
+        yield Finding("owner", WARNING, text, person)
+    elif circular:
+        text = f"site.owner is {site.owner}, an address of this site: mail to postmaster goes in"
+        yield Finding("owner", WARNING, f"{text} circles", person)
     else:
         yield Finding("owner", OK, site.owner)
     to_do = "set site.hostname to the full name of this machine"

@@ -196,11 +196,11 @@ def decoded(value: bytes) -> str:
         # White space between two encoded words is not shown; a character may be divided
         # between two of the same charset, though it should not (RFC 2047 6.2, 5).
         if between.strip() or not charset or charset != match[1].lower():
-            shown.append(_read(waiting, charset))
+            shown.append(in_charset(waiting, charset))
             shown.append(between if between.strip() or not charset else "")
             waiting = b""
         waiting, charset, end = waiting + octets, match[1].lower(), match.end()
-    shown += _read(waiting, charset), text[end:]
+    shown += in_charset(waiting, charset), text[end:]
     return _one_line("".join(shown))
 
 
@@ -214,7 +214,8 @@ def _word_octets(kind: str, payload: str) -> bytes | None:
         return None
 
 
-def _read(octets: bytes, charset: str) -> str:
+def in_charset(octets: bytes, charset: str) -> str:
+    """Octets as text in the charset that a sender names; UTF-8 where that is none. Never raises."""
     try:
         codec = codecs.lookup(charset.partition("*")[0] or "utf-8")  # "*": RFC 2231 5
         if codec.name.replace("-", "_") in _NO_CHARSETS:

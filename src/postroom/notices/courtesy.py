@@ -6,7 +6,6 @@ yes. The look-ups of how often work in the caller's transaction, on SQLite and P
 fail with the database's errors.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
@@ -20,7 +19,7 @@ from postroom.lists.registry import MailingList
 from postroom.lists.roster import same_address
 from postroom.lists.routing import route
 from postroom.lists.settings import ListSettings
-from postroom.mail.address import AddressError, fold, parse_mailbox
+from postroom.mail.address import AddressError, is_person, parse_mailbox
 from postroom.spool.metadata import HELD
 from postroom.store.schema import entry, mailing_list, notified
 
@@ -32,13 +31,6 @@ OWNERS: Final = ""  # stands for a list's owners and moderators
 TELL_HELD: Final = "held"
 TELL_REJECTED: Final = "rejected"
 KEPT: Final = 30 * DAY  # longer than any interval
-
-_NO_PERSON = re.compile(
-    r"mailer-daemon|mail-daemon|postmaster|owner-.*|.*-(?:owner|request|bounces?)"
-    r"|.*-bounces?[+=].*|(?:no|do[-_.]?not)[-_.]?reply.*|.*[-_.]no-?reply|bounces?[+-].*|listserv"
-    r"|majordomo|autoresponder|nobody",
-    re.DOTALL,
-)
 
 
 def unanswerable(sender: str, automatic: bool, ours: bool) -> str:
@@ -59,7 +51,7 @@ def unanswerable(sender: str, automatic: bool, ours: bool) -> str:
         return f"the sender cannot be answered ({error})"
     if not box.domain:
         return "the sender has no domain"
-    if _NO_PERSON.fullmatch(fold(box.local)):
+    if not is_person(box.local):
         return "the sender is no person's address"
     return ""
 

@@ -57,11 +57,12 @@ class Membership(NamedTuple):
 
 
 class SenderFacts(NamedTuple):
-    """What is known of a post's senders: their rows on the list, and whether the post carries
-    the right moderator token."""
+    """What is known of a post's senders: their rows on the list, whether the post carries the
+    right moderator token, and whether a moderator has accepted it by a command."""
 
     memberships: tuple[Membership, ...] = ()
     approved: bool = False
+    accepted: bool = False
 
 
 class Hit(NamedTuple):

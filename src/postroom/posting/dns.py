@@ -1,10 +1,10 @@
 """DNS: what policy an author's domain publishes for DMARC.
 
-For: runners, before a post is cooked. This is the only place that asks DNS. Guarantees: a
-look-up ends within its timeout, whatever servers do; what was learnt is remembered for as long
-as its TTL says, within bounds, in bounded memory; threads may share a resolver. Never raises:
-what cannot be found out is None, and is asked again half a minute later. Offline nothing is
-asked, and every domain is taken to publish nothing.
+For: runners, before a post is cooked. This is the only place that asks DNS. Guarantees: all
+look-ups for one post end within one timeout, whatever servers do; what was learnt is
+remembered for as long as its TTL says, within bounds, in bounded memory; threads may share a
+resolver. Never raises: what cannot be found out is None, and is asked again half a minute later.
+Offline nothing is asked, and every domain is taken to publish nothing.
 
 The policy is that of the domain itself, else that of its organisation, which is found by
 walking up the tree as in DMARCbis, so no list of public suffixes is needed (RFC 7489 has one).
@@ -78,7 +78,7 @@ def _policy(text: str) -> Policy | None:
 
 
 class Resolver:
-    """Asks, and remembers. `timeout` is in seconds for one domain, `cache` how many names are
+    """Asks, and remembers. `timeout` is in seconds for one post, `cache` how many names are
     remembered; `nameservers` are "ADDRESS" or "ADDRESS:PORT", none: those of the system."""
 
     def __init__(
@@ -94,8 +94,15 @@ class Resolver:
         self._lock = threading.Lock()
         self._dns = None if offline else _dns(nameservers)
 
-    def dmarc_policy(self, domain: str) -> Policy | None:
-        """The policy for mail from this domain; None if it cannot be found out now."""
+    def strictest_policy(self, domains: Iterable[str]) -> Policy | None:
+        """The policy that counts for a post whose authors are of these domains; None if it
+        cannot be found out now. One timeout is for all of them."""
+        deadline = time.monotonic() + self._timeout
+        return strictest(self.dmarc_policy(each, deadline) for each in domains)
+
+    def dmarc_policy(self, domain: str, deadline: float | None = None) -> Policy | None:
+        """The policy for mail from this domain; None if it cannot be found out now. `deadline`
+        is as of time.monotonic()."""
         if self._offline:
             return "none"
         try:
@@ -105,7 +112,7 @@ class Resolver:
             return "none"  # no name of DNS, so it publishes nothing
         if len(name) < 2 or domain.startswith("["):
             return "none"
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + self._timeout if deadline is None else deadline
         own = self._look(name, deadline)
         if own.record or own.failed:
             return own.record.p if own.record else None
@@ -134,7 +141,10 @@ class Resolver:
         with self._lock:
             known = self._known.get(name)
         if known is None or known.until <= now:
-            known = self._ask(name, deadline)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return _Known(None, now, failed=True)  # not asked: nothing to remember
+            known = self._ask(name, left)
             with self._lock:
                 self._known.pop(name, None)
                 while len(self._known) >= self._most:
@@ -142,8 +152,7 @@ class Resolver:
                 self._known[name] = known
         return known
 
-    def _ask(self, name: dns.name.Name, deadline: float) -> _Known:
-        left = deadline - time.monotonic()  # none left: it fails at once
+    def _ask(self, name: dns.name.Name, left: float) -> _Known:
         if self._dns is None:
             return _Known(None, self._clock() + AGAIN, failed=True)
         try:

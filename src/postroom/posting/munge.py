@@ -16,9 +16,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Literal, NamedTuple
 
 from postroom.lists.settings import Dmarc, Headers
-from postroom.mail.address import AddressError, Mailbox, fold, parse_mailbox
+from postroom.mail.address import AddressError, Mailbox, ascii_name, fold, parse_mailbox
 from postroom.mail.fields import MOST, Field, Parts, field, phrase
-from postroom.posting.own import LOOP, ascii_name, date
+from postroom.posting.own import LOOP, date
 from postroom.posting.reading import Author, mailboxes
 
 Policy = Literal["none", "quarantine", "reject"]
@@ -77,7 +77,7 @@ def mitigation(
     it could not be found out; `fields` is how many From fields there are."""
     if dmarc.mitigation == "none":
         return "none", ""
-    if authors and all(_exempt(dmarc.exempt, each.address) for each in authors):
+    if authors and all(is_exempt(dmarc.exempt, each.address) for each in authors):
         return "none", "From is left alone: the author is exempt"
     if dmarc.always:
         return dmarc.mitigation, "the list does so for every post"
@@ -90,9 +90,9 @@ def mitigation(
     return "none", ""
 
 
-def _exempt(exempt: Iterable[str], address: str) -> bool:
-    """By the whole address, or by exactly this domain: its subdomains are named on their own,
-    for each may have a policy of its own."""
+def is_exempt(exempt: Iterable[str], address: str) -> bool:
+    """Whether nothing is done for an author: by the whole address, or by exactly this domain;
+    its subdomains are named on their own, for each may have a policy of its own."""
     whole = fold(address)
     names = {whole, "@" + whole.rpartition("@")[2]}
     return any(fold(each.strip()) in names for each in exempt)

@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import quote
 
 from postroom.lists.settings import ListSettings
-from postroom.mail.address import Mailbox, parse_mailbox
+from postroom.mail.address import Mailbox, ascii_name, parse_mailbox
 from postroom.mail.fields import Field, field, phrase
 
 LOOP: Final = "X-Postroom-Loop"
@@ -32,16 +32,6 @@ REPLACED: Final = (
     "sender",
 )
 _FIRST, _LAST = 0.0, 253_402_300_799.0  # the years 1970 and 9999
-
-
-def ascii_name(domain: str) -> str:
-    """A domain name, or a list-id, in A-labels."""
-    if domain.isascii():
-        return domain
-    return ".".join(
-        label if label.isascii() else "xn--" + label.encode("punycode").decode()
-        for label in domain.split(".")
-    )
 
 
 def endpoint(posting_address: str, suffix: str = "") -> Mailbox:

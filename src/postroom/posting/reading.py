@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from postroom.lists.roster import same_address
-from postroom.mail.address import fold
-from postroom.mail.fields import Field, Parts, decoded, take_apart
+from postroom.mail.address import fold, is_person
+from postroom.mail.fields import Field, Parts, decoded, in_charset, take_apart
 from postroom.mail.message import message_id
 from postroom.posting import approval
 from postroom.posting.mime import Kind, kind_of
@@ -39,11 +39,6 @@ _SEPARATORS = re.compile(r'[\s<>,;:"()]+')
 _ID = re.compile(r"<([^<>]*)>")
 _NOT_BASE64 = bytes(
     set(range(256)) - set(string.ascii_letters.encode() + string.digits.encode() + b"+/")
-)
-# Who never reads what they are sent (RFC 3834 2, RFC 5230 4.6).
-_ROBOT = re.compile(
-    r"mailer-daemon|postmaster|listserv|majordomo|no-?reply|do-?not-?reply|owner-.*"
-    r"|.*-(?:request|owner|bounces(?:\+.*)?)"
 )
 
 
@@ -140,15 +135,10 @@ def read(raw: bytes, sender: str) -> Post:
             or precedence in ("bulk", "list", "junk")
             or any(each.name.startswith("list-") for each in fields)
             or _first_word(fields, "x-auto-response-suppress") not in ("", "none")
-            or any(is_robot(each) for each in (*authors, envelope))
+            or not all(is_person(each.rpartition("@")[0]) for each in (*authors, envelope))
         ),
         fields=fields,
     )
-
-
-def is_robot(address: str) -> bool:
-    """Whether nobody reads what is sent to this address (folded)."""
-    return _ROBOT.fullmatch(address.rpartition("@")[0]) is not None
 
 
 def folded(address: str) -> str:
@@ -332,8 +322,4 @@ def _text(kind: Kind, body: bytes) -> str:
         body = binascii.a2b_base64(even + b"=" * (-len(even) % 4))
     elif kind.encoding == "quoted-printable":
         body = binascii.a2b_qp(body[: TEXT * 3])
-    charset = "utf-8" if kind.charset == "us-ascii" else kind.charset
-    try:
-        return body[:TEXT].decode(charset, "replace")
-    except (LookupError, ValueError):
-        return body[:TEXT].decode("utf-8", "replace")
+    return in_charset(body[:TEXT], "utf-8" if kind.charset == "us-ascii" else kind.charset)

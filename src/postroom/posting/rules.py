@@ -8,7 +8,9 @@ The chain, in order. The first three decide by themselves:
 
 - loop: the list's own List-Id, loop marker or bounce address, or more than 50 Received:
   discarded. A moderator's approval does not help, or it would go round for ever.
-- banned, approved: as their names say. A ban holds against a token, too.
+- banned: any of its senders is. It holds against a token and a moderator's command, too: one of
+  many held posts is soon accepted by mistake, and whoever means it lifts the ban first.
+- approved: by the moderators' token, or by a moderator's command when it was held.
 - emergency: everything is held.
 
 Of the others the strictest decides (discard, reject, hold), and of equals the first, so that
@@ -30,10 +32,9 @@ from typing import Final
 from postroom.lists.endpoint import host_of
 from postroom.lists.patterns import MAX_TEXT, PatternError, Suspicion, compiled, suspicion
 from postroom.lists.settings import Action, Posting
-from postroom.mail.address import fold
+from postroom.mail.address import ascii_name, fold
 from postroom.posting.administrivia import command_in
 from postroom.posting.decision import SEVERITY, Decision, Hit, ListFacts, Reason, SenderFacts
-from postroom.posting.own import ascii_name
 from postroom.posting.reading import HEADER, Post, folded
 
 MOST_HOPS: Final = 50  # Received fields, RFC 5321 6.3 asks for a limit that is large
@@ -113,7 +114,9 @@ def banned(this: ListFacts, post: Post, _: SenderFacts) -> Hit | None:
 
 
 def approved(this: ListFacts, post: Post, facts: SenderFacts) -> Hit | None:
-    """A moderator has put the token into the post."""
+    """A moderator has let it through."""
+    if facts.accepted:
+        return Hit("approved", "accept", "A moderator accepted it.")
     if not facts.approved:
         return None
     return Hit("approved", "accept", "The post holds the moderators' token, so it goes out.")

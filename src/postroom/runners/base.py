@@ -133,8 +133,10 @@ class Worker:
         try:
             done = self._process(claims)
             self._commit(done, claims[len(done) :])
-        except BaseException:
-            self._let_go(claims)
+        except Exception as error:
+            # Else it may be one of them that ends this process: then the attempt counts.
+            if isinstance(error, Lost) or _of_the_database(diagnose(error, committing=False)):
+                self._let_go(claims)
             raise
         return True
 
@@ -161,13 +163,14 @@ class Worker:
 
     def _commit(self, done: Sequence[tuple[Claim, Outcome | str]], rest: Sequence[Claim]) -> None:
         said: list[tuple[str, Facts]] = []
+        failed: list[tuple[str, Facts]] = []
         with self._store.begin() as connection:
             finished = []
             for held, outcome in done:
                 if isinstance(outcome, Outcome):
                     outcome = self._act(connection, held, outcome)
                 if isinstance(outcome, str):
-                    said.append(self._fail(connection, held, outcome))
+                    failed.append(self._fail(connection, held, outcome))
                     continue
                 said.append((outcome.event, {"entry": ids.show(held.id)} | outcome.facts))
                 if not outcome.moves:
@@ -177,6 +180,7 @@ class Worker:
             for held in rest:
                 queue.give_back(connection, held)
         self._log.write("info", said)
+        self._log.write("error", failed)
         self._handed_on()
 
     def _act(self, connection: Connection, held: Claim, outcome: Outcome) -> Outcome | str:

@@ -16,17 +16,15 @@ from sqlalchemy import Connection, select
 from postroom.base.observe import Facts
 from postroom.base.settings import DEFAULT_OWNER
 from postroom.lists.registry import MailingList, list_of_key
-from postroom.lists.settings import ListSettings
 from postroom.mail.address import fold
-from postroom.mail.fields import take_apart
 from postroom.mail.message import message_id
 from postroom.notices.letters import House, Stopped
 from postroom.notices.telling import pass_to_owners, tell_held, tell_rejected
-from postroom.posting import munge
-from postroom.posting.cook import Cooked, CookInput, cook
+from postroom.posting.cook import cook
 from postroom.posting.decision import Decision, ListFacts
-from postroom.posting.dns import Resolver, strictest
+from postroom.posting.dns import Resolver
 from postroom.posting.facts import facts_for
+from postroom.posting.order import order_for, policy_for
 from postroom.posting.reading import Post, read
 from postroom.posting.rules import decide
 from postroom.runners.base import Outcome
@@ -99,7 +97,7 @@ class Incoming:
             this, senders = facts_for(connection, of, post)
             arrival = _arrival(connection, held)
         if held.metadata.get("approved"):
-            senders = senders._replace(approved=True)
+            senders = senders._replace(accepted=True)
         case = Case(held, of, this, post, decide(this, post, senders), arrival)
         if case.decision.action == "accept":
             return self._accept(case)
@@ -110,8 +108,12 @@ class Incoming:
         return self._ended(case, "discarded", lambda connection: {})
 
     def _accept(self, case: Case) -> Outcome:
-        cooked = self._cook(case)
-        raw = self._site.seal(cooked.raw) if self._site.seal else cooked.raw
+        site, arrival = self._site, case.arrival
+        policy = policy_for(site.resolver, case.this.settings, case.post.authors)
+        asked = order_for(case.this, case.post, site.house.hostname, policy, time.time())
+        asked = asked._replace(**arrival._asdict(), entry_id=show(case.held.id))
+        cooked = cook(case.held.raw, asked)
+        raw = site.seal(cooked.raw) if site.seal else cooked.raw
         sending, post = case.this.settings.sending, case.post
         order = Order(
             kind="post",
@@ -130,37 +132,6 @@ class Incoming:
             return {"handed_on": show(number), "changed": cooked.notes}
 
         return self._ended(case, "accepted", act)
-
-    def _cook(self, case: Case) -> Cooked:
-        parts = take_apart(case.held.raw)
-        authors = munge.authors_of(parts.fields)
-        settings, hostname = case.this.settings, self._site.house.hostname
-        return cook(
-            case.held.raw,
-            CookInput(
-                list_id=case.of.list_id,
-                posting_address=case.of.posting_address,
-                display_name=case.of.display_name,
-                settings=settings,
-                hostname=hostname,
-                now=time.time(),
-                policy=self._policy(settings, case.post),
-                authors=authors,
-                approval=case.post.approval,
-                peer=case.arrival.peer,
-                lhlo=case.arrival.lhlo,
-                received_at=case.arrival.received_at,
-                entry_id=show(case.held.id),
-            ),
-        )
-
-    def _policy(self, settings: ListSettings, post: Post) -> munge.Policy | None:
-        """The strictest policy of the authors' domains, if it matters."""
-        dmarc = settings.dmarc
-        if dmarc.mitigation == "none" or dmarc.always or settings.headers.anonymous:
-            return "none"
-        domains = {fold(each.rpartition("@")[2]) for each in post.authors}
-        return strictest(self._site.resolver.dmarc_policy(each) for each in sorted(domains))
 
     def _hold(self, case: Case) -> Outcome:
         held, decision, post = case.held, case.decision, case.post

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from sqlalchemy import Connection
 
 from postroom.base.observe import Log
-from postroom.delivery import ledger
+from postroom.delivery import care
 from postroom.notices import courtesy
 from postroom.notices.letters import House
 from postroom.notices.telling import summaries
@@ -70,7 +70,7 @@ class Upkeep:
             self._log.info("owners told", lists=len(told))
             self._woken()
         before = now - self._kept
-        self._in_steps(lambda connection: ledger.purge(connection, before, ROWS))
+        self._in_steps(lambda connection: care.purge(connection, before, ROWS))
         self._in_steps(lambda connection: purge_steps(connection, before))
         self._in_steps(lambda connection: courtesy.forget(connection, now), steps=1)
 

@@ -4,6 +4,7 @@ For: the runners process. Guarantees: nothing runs and nothing is written yet; s
 cannot be used are refused here, and never replace ones that can. Raises `SettingsError`.
 """
 
+import importlib
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
@@ -16,7 +17,6 @@ from postroom.delivery.policy import DAY, limits_of
 from postroom.delivery.pool import pool_of
 from postroom.notices.letters import House
 from postroom.notices.render import Templates
-from postroom.posting.arc import Sealer, SealError
 from postroom.posting.dns import Resolver
 from postroom.runners import incoming
 from postroom.runners.base import Worker
@@ -73,7 +73,7 @@ def build(store: Store, settings: Settings, log: Log, woken: Callable[[], None])
     house = House(Templates(settings.notices.templates, log), site.hostname, site.owner, IdMaker())
     dns = settings.dns
     resolver = Resolver(dns.timeout, offline=dns.offline, nameservers=dns.servers)
-    arriving = Incoming(incoming.Site(house, resolver, _seal(settings, log)))
+    arriving = Incoming(incoming.Site(house, resolver, seal_of(settings, log)))
     leaving = Outgoing(store, house, site.web_url)
     places = {
         domain: Limit(each.connections, each.per_minute)
@@ -101,20 +101,22 @@ def take_over(store: Store) -> int:
         return sum(queue.release(connection, name) for name in SERVED)
 
 
-def _seal(settings: Settings, log: Log) -> Seal | None:
-    """What seals posts, if a key is configured."""
+def seal_of(settings: Settings, log: Log) -> Seal | None:
+    """What seals posts, if a key is configured. Raises `SettingsError`."""
     arc = settings.arc
     if not arc.key:
         return None
+    # Imported only here: it loads cryptography, some megabytes that most sites do not need.
+    sealing = importlib.import_module("postroom.posting.arc")
     server = arc.authserv_id or settings.site.hostname
     try:
-        sealer = Sealer.of_file(arc.key, arc.domain, arc.selector, server)
-    except SealError as error:
+        sealer = sealing.Sealer.of_file(arc.key, arc.domain, arc.selector, server)
+    except sealing.SealError as error:
         raise SettingsError(str(error)) from error
 
     def seal(raw: bytes) -> bytes:
         sealed = sealer.seal(raw, time.time())
         log.write("debug", [("arc", {"said": sealed.note})])
-        return sealed.raw
+        return bytes(sealed.raw)
 
     return seal

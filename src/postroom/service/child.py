@@ -3,7 +3,8 @@
 For: starting it, hearing what it says over its control socket, starting it again. Guarantees:
 it is given up on only if it is vital, has never served and says that a person has to do
 something; the wait before the next start grows to a limit and resets; a signal that comes
-before the process can act on it is not lost.
+before the process can act on it is not lost; one that may hold what others wait for is killed
+when it shows no life.
 """
 
 import contextlib
@@ -23,20 +24,22 @@ from postroom.service.systemd import Manager
 BACKOFF_FIRST, BACKOFF_MOST = 0.1, 30.0  # seconds
 STEADY = 60.0  # seconds after which a process counts as steady and its backoff resets
 STARTING = 60.0  # seconds that a process may take until its event loop runs
-BEATS = 3  # of each process in one interval of the watchdog, so that one may be late
+BEATS = 3  # of a process in the time that it is given to show life, so that one may be late
 SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 
 
 class Role(NamedTuple):
     """What a process is for: its name, as `--only` spells it, its module, what that is told,
     and the descriptors that it is given under the same numbers. If it is `vital`, the server
-    ends when it says at its first start that a person has to do something."""
+    ends when it says at its first start that a person has to do something. One that serves is
+    killed when it shows no life for `patience` seconds; 0: never."""
 
     name: str
     module: str
     arguments: Sequence[str] = ()
     descriptors: Sequence[int] = ()
     vital: bool = True
+    patience: float = 0.0
 
 
 class Child:
@@ -56,10 +59,13 @@ class Child:
         self.failing = False  # it ended, and has never served
         self.reloading = False  # it was told to, and has not said that it did
         self.beaten = False  # since somebody last looked
+        self._alive = False  # the same, for `look`, which looked then, and saw nothing so often
+        self._looked, self._missed = 0.0, 0
 
     def start(self) -> None:
         """Start the process; if the system cannot do that now, try again later."""
         self._started, self.start_at, self._heard = time.monotonic(), None, False
+        self._looked, self._missed = self._started, 0
         try:
             self._launch()
         except OSError as error:
@@ -71,8 +77,8 @@ class Child:
         command += self.role.arguments
         if self._config:
             command += ["--config", self._config]
-        if self._manager.watchdog:
-            command += ["--beat", str(self._manager.watchdog / BEATS)]
+        if intervals := [each for each in (self._manager.watchdog, self.role.patience) if each]:
+            command += ["--beat", str(min(intervals) / BEATS)]
         # It unblocks them when it can act on them: no early signal is lost, or kills it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
@@ -126,6 +132,7 @@ class Child:
                 self.control = None
         self._heard = self._heard or bool(said)
         self.beaten = self.beaten or BEAT in said
+        self._alive = self._alive or bool(said)
         if READY in said:
             self.served = self.serves = True
             self.failing = self.reloading = False
@@ -133,6 +140,20 @@ class Child:
     def excused(self) -> bool:
         """Whether it need not prove now that it is alive: it is to start, starting, or ended."""
         return not self.runs or (not self._heard and time.monotonic() < self._started + STARTING)
+
+    def look(self, now: float) -> None:
+        """Kill it if it has shown no life for too long; `now` is as of time.monotonic()."""
+        every = self.role.patience / BEATS
+        if not self.serves or not every or now < self._looked + every:
+            return
+        # Several looks: if we were stopped together with it, it has not had the time either.
+        self._looked, self._missed = now, 0 if self._alive else self._missed + 1
+        self._alive = False
+        if self._missed >= BEATS and self.process is not None:
+            reason = f"it showed no life for {self.role.patience:g} s"
+            self._log.error(f"{self.role.name} process killed", reason=reason)
+            self.process.kill()
+            self.serves = False
 
     def reap(self) -> int | None:
         """Look whether it ended. Returns the status for the server to end with, or None."""

@@ -4,8 +4,8 @@ For: `postroom serve`. It imports little and does nothing but wait. Guarantees: 
 one on its sockets' paths, and for its roles on its SQLite database; the sockets stay bound
 while a process is started again, so clients wait instead of being refused; runners that do
 not come up never stop the door; SIGTERM drains, a second one ends at once; SIGHUP reloads.
-systemd is told how things are, and not that all is well when a process hangs. If it is
-killed, its processes drain and end.
+systemd is told how things are, and not that all is well when a process hangs; runners that
+show no life are killed and started again. If it is killed, its processes drain and end.
 """
 
 import contextlib
@@ -30,6 +30,9 @@ from postroom.service.systemd import Manager, take_sockets
 DOOR, RUNNERS = "lmtp", "runners"
 ROLES = (DOOR, RUNNERS)  # in the order in which they are started
 GRACE = 5.0  # seconds beyond the drain limit before a process is killed
+# Seconds without life before runners are killed: stopped in the middle of a transaction they
+# would hold SQLite's lock for writing, and the door could store nothing.
+FROZEN = 60.0
 _STOPS = {signal.SIGTERM, signal.SIGINT}
 
 
@@ -91,6 +94,7 @@ class Supervisor:
             if signal.SIGHUP in received:
                 self._reload()
             for child in self._children:
+                child.look(time.monotonic())
                 status = child.reap()
                 if status is not None:
                     return status
@@ -110,6 +114,8 @@ class Supervisor:
         if self._manager.watchdog:
             waits.append(self._manager.watchdog / BEATS)
             self._feed()
+        patience = [each.role.patience for each in self._children if each.serves]
+        waits += [each / BEATS for each in patience if each]
         sources = [each.control.fileno() for each in self._children if each.control is not None]
         sources.append(self._signals)
         ready = select.select(sources, [], [], min(waits, default=None))[0]
@@ -208,7 +214,7 @@ def _roles(listeners: Listeners, only: str | None, held: contextlib.ExitStack) -
     door = Role(
         DOOR, "postroom.service.door", listeners.arguments(), listeners.descriptors(), vital=True
     )
-    runners = Role(RUNNERS, "postroom.service.runners", vital=only == RUNNERS)
+    runners = Role(RUNNERS, "postroom.service.runners", vital=only == RUNNERS, patience=FROZEN)
     if only:
         return [door if only == DOOR else runners]
     # The intake writes an octet to it when it has stored something, the runners wake.

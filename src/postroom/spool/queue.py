@@ -211,6 +211,11 @@ def _give_back(connection: Connection, held: Claim, **values: object) -> None:
     _fenced(connection.execute(update(entry).where(ours).values(values)).rowcount, 1)
 
 
+def is_ours(held: Claim) -> ColumnElement[bool]:
+    """That a lease holds still, as a condition for other statements."""
+    return select(entry.c.id).where(entry.c.id == held.id, entry.c.lease == held.lease).exists()
+
+
 def forgive(connection: Connection, held: Claim) -> None:
     """Earlier attempts do not count: an entry that gets on kills nobody. Does nothing if the
     lease is lost."""

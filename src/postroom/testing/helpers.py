@@ -16,7 +16,6 @@ from postroom.mail.message import parse
 from postroom.spool.metadata import IN, Metadata
 from postroom.spool.orders import OUT
 from postroom.spool.queue import claim, finish
-from postroom.store.engine import Store
 from postroom.store.schema import entry
 from postroom.testing import site
 
@@ -95,7 +94,7 @@ def get_delivered(expected_count: int | None = None) -> list[Delivery]:
         raise AssertionError("nothing is sent: start the server with 'runners'")
     if here.has_pending:
         raise AssertionError("the runners cannot see what was done: transaction.commit() first")
-    _rest(here.store)
+    _rest(here)
     found = [
         Delivery(kept.sender, kept.recipient, parse(kept.raw.replace(b"\r\n", b"\n")))
         for kept in here.sink.look()
@@ -105,18 +104,19 @@ def get_delivered(expected_count: int | None = None) -> list[Delivery]:
     return sorted(found, key=lambda each: (each.recipient, str(each.msg["subject"])))
 
 
-def _rest(store: Store) -> None:
+def _rest(here: site.Site) -> None:
     """Wait until nothing is due in the queues that runners serve, and nothing in their hands.
     Nobody tells when that is, so it is looked at again and again."""
     deadline = time.monotonic() + PATIENCE
     while True:
         waits = (entry.c.available_at > time.time()) & entry.c.lease.is_(None)
         busy = select(func.count()).where(entry.c.queue.in_((IN, OUT)), ~waits)
-        with store.read() as connection:
+        with here.store.read() as connection:
             if not connection.scalar(busy):
                 return
         if time.monotonic() > deadline:
-            raise AssertionError(f"the runners did not come to rest within {PATIENCE} s")
+            said = here.log.read_text(errors="replace")[-2000:]
+            raise AssertionError(f"the runners did not come to rest within {PATIENCE} s:\n{said}")
         time.sleep(0.01)
 
 

@@ -1,0 +1,42 @@
+"""What a post that was accepted is cooked with.
+
+For: the incoming runner and `postroom explain`, which so make the same message. Guarantees: DNS
+is asked only where the answer matters, within one timeout for all authors; who is exempt is not
+asked about. Never raises.
+"""
+
+from collections.abc import Iterable
+
+from postroom.lists.settings import ListSettings
+from postroom.posting.cook import CookInput
+from postroom.posting.decision import ListFacts
+from postroom.posting.dns import Resolver
+from postroom.posting.munge import Policy, authors_of, is_exempt
+from postroom.posting.reading import Post
+
+
+def policy_for(resolver: Resolver, settings: ListSettings, authors: Iterable[str]) -> Policy | None:
+    """The strictest policy of the domains of these addresses, if it matters; None if it cannot
+    be found out."""
+    dmarc = settings.dmarc
+    if dmarc.mitigation == "none" or dmarc.always or settings.headers.anonymous:
+        return "none"
+    asked = [each for each in authors if not is_exempt(dmarc.exempt, each)]
+    return resolver.strictest_policy(sorted({each.rpartition("@")[2] for each in asked}))
+
+
+def order_for(
+    this: ListFacts, post: Post, hostname: str, policy: Policy | None, now: float
+) -> CookInput:
+    """What a post to this list is cooked with; how it came to the door is not known here."""
+    return CookInput(
+        list_id=this.list_id,
+        posting_address=this.posting_address,
+        display_name=this.display_name,
+        settings=this.settings,
+        hostname=hostname,
+        now=now,
+        policy=policy,
+        authors=authors_of(post.fields),
+        approval=post.approval,
+    )

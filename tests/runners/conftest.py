@@ -1,0 +1,15 @@
+"""Fixtures of the runners' tests: a spool with lists, and intakes on it, on each database."""
+
+import pytest
+
+from tests.contract.conftest import desk, filled, kept_database, new_desk, spool, store_url
+from tests.contract.desk import Desk
+from tests.runners.ants import Ants
+
+__all__ = ["desk", "filled", "kept_database", "new_desk", "spool", "store_url"]
+
+
+@pytest.fixture
+def ants(desk: Desk) -> Ants:
+    """A list of nobody, and a worker that nobody has started."""
+    return Ants(desk)
