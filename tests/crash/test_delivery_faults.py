@@ -14,6 +14,7 @@ from postroom.store import schema
 from postroom.testing.site import Site
 from tests.crash.mounts import memory
 from tests.crash.shims import build, environment
+from tests.crash.test_clock import Clock
 from tests.crash.test_disk_full import fill
 from tests.crash.test_failing_disk import FLUSH, Disk
 from tests.delivery.servers import (
@@ -32,6 +33,7 @@ from tests.integration.deliveries import (
     copies,
     entries,
     in_state,
+    leave,
     ledger,
     make,
     make_due,
@@ -121,6 +123,28 @@ def test_while_the_mail_server_is_down_the_door_takes_posts_and_all_go_out_later
     settle(site)
     for this in posts:
         assert copies(server, this) == once(*MEMBERS)
+
+
+def test_who_leaves_while_the_mail_server_is_away_does_not_get_the_post(
+    sites: Sites, tmp_path: Path
+) -> None:
+    clock = Clock(tmp_path / "clock")
+    with MailServer() as server:
+        site = make(sites, server)
+        prepare(site, *MEMBERS)
+        library = build("shift_clock", tmp_path)
+        with environment({"LD_PRELOAD": str(library), "SHIFT_BY": str(tmp_path / "clock")}):
+            site.start(roles=BOTH)
+        server.stop()
+        with Follower(site.log) as log:
+            this = post(site)
+            log.wait_for('"event":"mail server"', "Connection refused")
+        leave(site, MEMBERS[3])
+        clock.set(30)  # so long it is away
+        server.start()
+        settle(site)
+        assert copies(server, this) == once(*MEMBERS) - once(MEMBERS[3])
+        assert in_state(site, this, "gone") == [MEMBERS[3]]
 
 
 def test_what_the_server_took_without_a_word_is_sent_again_later_and_nothing_else(

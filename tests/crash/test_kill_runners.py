@@ -21,7 +21,9 @@ from tests.delivery.servers import MailServer
 from tests.integration.deliveries import (
     BOTH,
     Hold,
+    busy,
     copies,
+    entries,
     in_state,
     kill_runners,
     once,
@@ -223,3 +225,30 @@ def test_d4_a_post_that_gets_on_is_not_put_aside_however_often_it_is_cut_off(
         server.release()
         settle(site)
         assert copies(server, this) == once(*MEMBERS)
+
+
+def test_d4_a_post_that_kills_its_process_is_put_aside_and_takes_no_other_with_it(
+    sites: Sites,
+) -> None:
+    first = Hold("MAIL")
+    with MailServer(first) as server:
+        site = start(sites, server, MEMBERS, **ONE)
+        killer, innocent = post(site), post(site)
+        first.wait()
+        eventually(lambda: in_state(site, innocent, "pending"), "it is taken up")
+        with site.store.begin() as connection:
+            out = update(entry).where(entry.c.queue == "out")
+            connection.execute(out.values(attempts=ATTEMPTS - 1))
+        kill_runners(site)
+        server.stop()
+        second = Hold("MAIL")
+        server.hooks.append(second)
+        server.start()
+        second.wait()
+        kill_runners(site)
+        server.release()
+        eventually(lambda: not busy(site), "one is done, one is put aside")
+        assert copies(server, innocent) == once(*MEMBERS)
+        assert copies(server, killer) == once()
+        (shunted,) = entries(site, "shunt")
+        assert shunted.metadata["order"]["message_id"] == killer

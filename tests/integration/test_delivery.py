@@ -175,21 +175,6 @@ def test_who_leaves_before_the_next_attempt_is_not_sent_to(
     assert in_state(site, this, "gone") == [gone]
 
 
-def test_who_leaves_while_the_mail_server_is_away_does_not_get_the_post(
-    sites: Sites, server: MailServer
-) -> None:
-    server.stop()
-    site = start(sites, server, MEMBERS)
-    with Follower(site.log) as log:
-        this = post(site)
-        log.wait_for('"event":"mail server"', "Connection refused")
-        log.wait_for('"event":"mail server"', "Connection refused")
-    leave(site, MEMBERS[3])
-    server.start()
-    settle(site)
-    assert copies(server, this) == once(*MEMBERS) - once(MEMBERS[3])
-
-
 # Nobody waits for another
 
 

@@ -13,13 +13,13 @@ from sqlalchemy import Select, func, select
 from postroom.lists.preferences import set_preferences
 from postroom.lists.registry import ListError, create_list, find_list
 from postroom.lists.roster import Role, add_members, person
-from postroom.spool.metadata import IN
+from postroom.spool.metadata import BOUNCES, IN
 from postroom.spool.orders import OUT
 from postroom.store.schema import entry, receipt
 from postroom.testing.site import Site
-from tests.integration.mail import new_message
+from tests.integration.mail import Queued, new_message
 from tests.integration.sites import Sites
-from tests.interop.mail import MailServer, free_port, until
+from tests.interop.mail import MailServer, free_port, marked, message_id, until
 from tests.interop.mailboxes import DOMAIN, Letter, Mailboxes
 
 LISTS = "lists.example.com"
@@ -55,6 +55,16 @@ class Office(NamedTuple):
         assert {user: len(self.mailboxes.of(user, mark)) for user in found} == dict.fromkeys(
             found, 1
         )
+        return found
+
+    def bounced(self, raw: bytes) -> Queued:
+        """Wait for the entry that tells of a bounce of this post."""
+
+        def look() -> list[Queued]:
+            found = marked(self.site, message_id(raw))
+            return [each for each in found if each.queue == BOUNCES]
+
+        [found] = self.wait(look, "an entry in bounces")
         return found
 
     def settled(self) -> None:

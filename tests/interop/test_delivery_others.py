@@ -9,11 +9,10 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from postroom.spool.metadata import BOUNCES
-from tests.integration.mail import Queued, postroom
+from tests.integration.mail import postroom
 from tests.integration.sites import Sites
 from tests.interop.exim import Exim
-from tests.interop.mail import MailServer, Printed, hand_in, marked, message_id
+from tests.interop.mail import MailServer, Printed, hand_in, message_id
 from tests.interop.mailboxes import DOMAIN, GONE, Mailboxes
 from tests.interop.office import (
     LISTS,
@@ -64,17 +63,6 @@ def office(request: pytest.FixtureRequest) -> Iterator[Office]:
             yield Office(site, server, mailboxes)
 
 
-def bounced(office: Office, raw: bytes) -> Queued:
-    """The entry that tells of a bounce of this post."""
-
-    def look() -> list[Queued]:
-        found = marked(office.site, message_id(raw))
-        return [each for each in found if each.queue == BOUNCES]
-
-    [found] = office.wait(look, "an entry in bounces")
-    return found
-
-
 def test_a_post_reaches_every_member_once_and_names_them_in_the_envelope_sender(
     office: Office,
 ) -> None:
@@ -93,7 +81,7 @@ def test_a_bounce_comes_to_the_address_that_names_the_member(office: Office) -> 
     bees = f"bees@{LISTS}"
     raw = post(bees, author=MOTH)
     hand_in(office.server, [bees], raw, f"{MOTH}@{DOMAIN}")
-    entry = bounced(office, raw)
+    entry = office.bounced(raw)
     assert entry.where == (bees, "bounces", GONE.replace("@", "="))
     assert entry.sender == ""
     office.letters([MOTH], message_id(raw))
@@ -103,7 +91,7 @@ def test_who_is_refused_at_rcpt_is_a_bounce_with_its_reply(office: Office) -> No
     wasps = f"wasps@{LISTS}"
     raw = post(wasps, author=MOTH)
     hand_in(office.server, [wasps], raw, f"{MOTH}@{DOMAIN}")
-    [refused] = bounced(office, raw).metadata["refused"]
+    [refused] = office.bounced(raw).metadata["refused"]
     assert (refused["email"], refused["about"]) == (NOBODY, "recipient")
     assert refused["reply"].startswith("550 ")
     office.letters([MOTH], message_id(raw))

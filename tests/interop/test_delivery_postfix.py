@@ -8,14 +8,13 @@ import pytest
 from sqlalchemy import select
 
 from postroom.delivery.ledger import SENT
-from postroom.spool.metadata import BOUNCES
 from postroom.spool.steps import Step, steps_of
 from postroom.store.schema import delivery, transmission
 from postroom.store.schema import post as posts
 from postroom.testing.site import Site
-from tests.integration.mail import Queued, postroom
+from tests.integration.mail import postroom
 from tests.integration.sites import Sites
-from tests.interop.mail import Since, hand_in, marked, message_id
+from tests.interop.mail import Since, hand_in, message_id
 from tests.interop.mailboxes import DOMAIN, GONE, Mailboxes
 from tests.interop.office import (
     LISTS,
@@ -68,17 +67,6 @@ def office() -> Iterator[Office]:
         site.start(roles=ROLES)
         with postfix:
             yield Office(site, postfix, mailboxes)
-
-
-def bounced(office: Office, raw: bytes) -> Queued:
-    """The entry that tells of a bounce of this post."""
-
-    def look() -> list[Queued]:
-        found = marked(office.site, message_id(raw))
-        return [each for each in found if each.queue == BOUNCES]
-
-    [found] = office.wait(look, "an entry in bounces")
-    return found
 
 
 def steps(office: Office, raw: bytes) -> list[Step]:
@@ -137,7 +125,7 @@ def test_a_bounce_of_postfix_comes_to_the_address_that_names_the_member(office: 
     hand_in(office.server, [bees], raw, f"ann@{DOMAIN}")
     mark = b"Original-Recipient: rfc822;%s" % GONE.encode()
     office.letters(["ann", "bob"], message_id(raw))
-    entry = bounced(office, raw)
+    entry = office.bounced(raw)
     assert entry.where == (bees, "bounces", GONE.replace("@", "="))
     assert entry.sender == "" and mark in entry.raw
 
@@ -149,7 +137,7 @@ def test_who_is_refused_at_rcpt_is_a_bounce_with_its_reply_and_others_get_the_po
     raw = post(wasps)
     hand_in(office.server, [wasps], raw, f"ann@{DOMAIN}")
     office.letters(["ann", "bob"], message_id(raw))
-    entry = bounced(office, raw)
+    entry = office.bounced(raw)
     [refused] = entry.metadata["refused"]
     assert (refused["email"], refused["about"]) == (NOBODY, "recipient")
     assert refused["reply"].startswith(f"550 5.1.1 <{NOBODY}>: Recipient address rejected: User")

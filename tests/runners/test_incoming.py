@@ -167,6 +167,7 @@ def test_what_a_moderator_accepts_goes_out_though_the_rules_would_hold_it(ants: 
     assert row.raw.endswith(b"\r\n\r\n" + BODY)
     assert ants.steps_named() == ["received", "held", "accepted"]
     assert ants.steps()[-1].facts["reason"] == "approved"
+    assert ants.steps()[-1].facts["sentence"] == "A moderator accepted it."
 
 
 def test_a_moderators_token_lets_a_post_through_and_goes_no_further(ants: Ants) -> None:

@@ -115,6 +115,10 @@ class Active:
         if rows:
             self.cursor = rows[-1].n
 
+    def trust(self) -> None:
+        """It has got on, or lived long enough."""
+        self.suspected, self.held = False, self.held._replace(attempts=1)
+
     def is_ready(self, now: float) -> bool:
         """Whether it need not wait."""
         return self.not_before <= now and not self.rest
@@ -151,17 +155,22 @@ class Active:
     def take(self, limit: int, xverp: bool, destinations: Destinations, now: float) -> Batch | None:
         """The recipients of the next transaction, None if nobody is to be sent to now. With
         `xverp` the mail server makes the sender of each, so nobody needs their own."""
-        together = xverp and not self.order.personal
-        for source in self._together, self._singles:
-            single = source is self._singles and not together
-            batch = self._from(source, 1 if single else limit, destinations, now)
-            if batch:
-                domain = domain_of(batch[0].email) if destinations else ""
-                if not (domain and destinations.limited(domain)):
-                    domain = ""
-                self.in_hand += 1
-                return Batch(batch, single, domain)
-        return None
+        if xverp and not self.order.personal:
+            rows = self._from(self._together, limit, destinations, now)
+            if len(rows) < limit and not destinations:
+                rows += self._from(self._singles, limit - len(rows), destinations, now)
+            rows = rows or self._from(self._singles, limit, destinations, now)
+            single = False
+        else:
+            rows = self._from(self._together, limit, destinations, now)
+            single = not rows
+            rows = rows or self._from(self._singles, 1, destinations, now)
+        if not rows:
+            return None
+        rows.sort()  # by number
+        self.in_hand += 1
+        domain = domain_of(rows[0].email) if destinations else ""
+        return Batch(rows, single, domain if destinations.limited(domain) else "")
 
     def _from(
         self, source: deque[Row], limit: int, destinations: Destinations, now: float

@@ -81,7 +81,7 @@ class Book:
 
     def expire(self, connection: Connection, post: Active, most: int) -> bool:
         """Give up on up to `most` recipients who wait; whether there were as many."""
-        late = ledger.expire(connection, self.ids, post.held.id, most)
+        late = ledger.expire(connection, self.ids, post.held, most)
         self._tell(connection, post, late)
         return len(late) == most
 

@@ -36,6 +36,7 @@ from postroom.store.engine import Store
 
 POLL = 1.0  # seconds between looks, when nobody wakes us
 LONGEST_PAUSE = 30.0  # seconds that a post waits whose transactions come to nothing
+LARGE = 1_048_576  # octets
 MOST_FAILURES, REST = 5, 60.0  # in a row, and then it makes room for so many seconds
 _Waiting = tuple[Active, Record, asyncio.Future[None]]
 
@@ -68,6 +69,7 @@ class Courier:
         self._personal, self._undeliverable = personal, undeliverable
         self._bell, self._work = asyncio.Event(), asyncio.Event()
         self._stopping = asyncio.Event()
+        self._large = asyncio.Semaphore(2)  # large messages made for one recipient each, at once
         self._seeking = 0  # those who are about to ask for a batch
         self._records: list[_Waiting] = []
         self._writing = False
@@ -105,8 +107,8 @@ class Courier:
                 self._spawn(self._take_in())
                 for _ in range(self._pool.size):
                     self._spawn(self._send())
+        finally:  # also if it was cut off
             await self._docket.hand_back()
-        finally:
             await self._pool.close()
             desk.close()
 
@@ -220,6 +222,20 @@ class Courier:
         elif time.monotonic() >= post.not_before:  # else others found out at the same time
             self._pause(post, str(outcome.answer))
         post.put_back(pending, batch.single)
+
+    async def _transaction(self, post: Active, batch: Batch, large: bool) -> Transaction:
+        """What is to be sent. Large messages are made in another thread."""
+        recipients = [row.email for row in batch.rows]
+        order, sender, content = post.order, post.order.sender, post.content
+        if batch.single and order.verp:
+            sender = verp_sender(sender, recipients[0])
+        if post.single is not None:
+            make = post.single
+            if large:
+                content = await asyncio.to_thread(lambda: prepare(make(recipients[0])))
+            else:
+                content = prepare(make(recipients[0]))
+        return Transaction(sender, recipients, content, order.verp and not batch.single)
 
     def _pause(self, post: Active, reason: str) -> None:
         """A transaction came to nothing: the post waits a little, and at last leaves its place."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from postroom.base.observe import Facts, Log
 from postroom.delivery import ledger
@@ -31,10 +31,11 @@ from postroom.spool.queue import Claim, Lost
 from postroom.spool.steps import Step
 
 MOST_ACTIVE = 20  # posts under way
-MOST_OCTETS = 67_108_864  # of their messages, but always one
+MOST_OCTETS = 33_554_432  # of their messages, but always one
 HEADER = 16_384  # octets of a message that are kept for reports
 LEASE, RENEW_EVERY = 120.0, 30.0  # seconds
 MEND_EVERY = 60.0  # seconds
+PROVED = 20.0  # seconds after which a suspect is none any more
 ALONE = 10.0  # seconds that a suspect has no company
 PLACE = 15.0  # seconds that a post waits elsewhere when its place is wanted
 ATTEMPTS = 5  # that ended with a failure of ours, and then a post is put aside
@@ -198,6 +199,9 @@ class Docket:
             if gone:
                 await self._desk.write(lambda c: ledger.leave_out(c, held, gone))
         except Exception as error:
+            if not of_the_database(error):
+                self.give_up(post, error)
+                return
             self._book.in_trouble(error)
             await asyncio.sleep(PAUSE)
         else:
@@ -215,6 +219,9 @@ class Docket:
             if gone:
                 await self._desk.write(lambda c: ledger.leave_out(c, held, gone))
         except Exception as error:
+            if not of_the_database(error):
+                self.give_up(post, error)
+                return
             self._book.in_trouble(error)
             await asyncio.sleep(PAUSE)
         else:
@@ -232,12 +239,15 @@ class Docket:
                     pass
             room, octets = self._room()
             crowded = room <= 1 or octets <= 0  # others want the place
-            wait = await self._desk.write(lambda c: self._settle(c, post, now, crowded))
+            wait, counts = await self._desk.write(lambda c: self._settle(c, post, now, crowded))
         except Lost as error:
             self._lost(held, error)
         except Exception as error:
             await self._fail(held, error)
         else:
+            if counts:
+                facts: Facts = {"entry": ids.show(held.id), "message_id": post.order.message_id}
+                self._log.info("delivered", **facts, **counts)
             if wait is not None:
                 post.again(time.monotonic() + wait)
                 self.posts.append(post)
@@ -246,34 +256,40 @@ class Docket:
 
     def _settle(
         self, connection: Connection, post: Active, now: float, crowded: bool
-    ) -> float | None:
-        """Finish a post, or put it off; else returns how many seconds it waits here."""
+    ) -> tuple[float | None, dict[str, int]]:
+        """Finish a post, or put it off. Returns how many seconds it waits here, None if it does
+        not; and how many recipients came to what, if it is done."""
         held = post.held
+        if not connection.scalar(select(queue.is_ours(held))):
+            raise Lost("another worker has it")
         next_at = ledger.next_due(connection, held.id)
         if next_at is None:
             ledger.done(connection, held.id)
             counts = ledger.counts(connection, held.id)
             self._step(connection, held, post.order, "done", counts)
             queue.finish(connection, [held])
-            facts: Facts = {"entry": ids.show(held.id), "message_id": post.order.message_id}
-            self._log.info("delivered", **facts, **counts)
-            return None
+            return None, counts or {"recipients": 0}
         wait = max(0.0, next_at - now, post.rest, SHORT if post.has_waiting else 0.0)
         if wait > SHORT or (wait and crowded):
             queue.put_off(connection, held, max(wait, PLACE if crowded else 0.0), None)
-            return None
-        return wait
+            return None, {}
+        return wait, {}
 
     def written(self, posts: Iterable[Active], failed: Iterable[tuple[Active, Exception]]) -> None:
         """What these posts achieved was written; those of which it could not be are let go of."""
         for post, error in failed:
-            if post in self.posts:
-                self.posts.remove(post)
-                self._spawn(self._fail(post.held, error))
+            self.give_up(post, error)
         for post in posts:
             if post.suspected:
-                post.suspected = False
+                post.trust()
                 self._changed()
+
+    def give_up(self, post: Active, error: Exception) -> None:
+        """Something of this post fails again and again: the others go on without it."""
+        if post in self.posts:
+            self.posts.remove(post)
+            self._spawn(self._fail(post.held, error))
+            self._changed()
 
     # Leases
 
@@ -299,14 +315,20 @@ class Docket:
             return
         claims = [*self._beginning, *(post.held for post in self.posts)]
         mends = now >= self._mend_at
+        # What has lived here for so long killed nobody.
+        trusted = [each for each in self.posts if each.suspected and each.begun_at <= now - PROVED]
 
         def keep(connection: Connection) -> list[Claim]:
             kept = queue.renew(connection, claims, LEASE)
+            for each in trusted:
+                queue.forgive(connection, each.held)
             if mends:
                 queue.mend(connection, OUT)
             return kept
 
         kept = {(each.id, each.lease) for each in await self._desk.write(keep)}
+        for each in trusted:
+            each.trust()
         asked = {(each.id, each.lease) for each in claims}
         for post in list(self.posts):
             if (post.held.id, post.held.lease) in asked - kept:

@@ -328,16 +328,17 @@ def _tell(connection: Connection, number: int, told: Sequence[tuple[int, Told]])
     )
 
 
-def expire(connection: Connection, ids: IdMaker, number: int, limit: int) -> list[Told]:
-    """Give up on up to `limit` recipients who are still pending, due or not; returns them."""
+def expire(connection: Connection, ids: IdMaker, held: Claim, limit: int) -> list[Told]:
+    """Give up on up to `limit` recipients who are still pending, due or not; returns them: none,
+    if the lease is lost."""
     columns = (delivery.c.n, delivery.c.email, delivery.c.member, delivery.c.reply)
-    late = select(*columns).where(delivery.c.post == number, _STILL).limit(limit)
+    late = select(*columns).where(delivery.c.post == held.id, _STILL, queue.is_ours(held))
     told = [
         Told(row.n, row.email, row.member, f"{EXPIRED}; last: {row.reply or 'no answer'}", None)
-        for row in connection.execute(late)
+        for row in connection.execute(late.limit(limit))
     ]
     if told:
-        record(connection, number, [Record(ids(), "", time.time(), EXPIRED, (), told)])
+        record(connection, held.id, [Record(ids(), "", time.time(), EXPIRED, (), told)])
     return told
 
 

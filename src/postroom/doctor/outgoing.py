@@ -153,8 +153,8 @@ def posts(facts: Iterable[Server], along: Way, settings: Settings) -> Iterator[F
     for each in facts:
         yield _judged(each, along)
         if 0 < each.size < (needed := settings.lmtp.max_message_size):
-            text = f"{each.place} takes {each.size} octets, we take {needed} from it"
-            to_do = "larger posts bounce: raise its limit, or lower lmtp.max_message_size"
+            text = f"{each.place} takes up to {each.size} octets, we take {needed}"
+            to_do = "a post in between bounces: raise that limit, or lower lmtp.max_message_size"
             yield Finding("smtp size", WARNING, text, to_do)
 
 

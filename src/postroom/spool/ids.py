@@ -1,11 +1,12 @@
 """Ids of messages and entries: 63 bits, sortable by time, made by the writer.
 
-For: knowing an id before the row is written. Guarantees: strictly rising within one
-process even if the clock goes back; two processes collide only if they drew the same
-10-bit mark and count in the same millisecond, and then the database refuses the row and
-the batch is tried again. Shown to people as 16 hexadecimal digits.
+For: knowing an id before the row is written. Guarantees: strictly rising from one maker even if
+the clock goes back; the makers of one process never collide, those of two processes only if they
+have the same 10-bit mark and count in the same millisecond, and then the database refuses the
+row and the batch is tried again. Shown to people as 16 hexadecimal digits.
 """
 
+import itertools
 import secrets
 import threading
 import time
@@ -13,12 +14,14 @@ import time
 _EPOCH_MS = 1_577_836_800_000  # 2020-01-01; 41 bits of milliseconds reach 2089
 _MARK_BITS, _COUNT_BITS = 10, 12
 
+_MARKS = itertools.count(secrets.randbits(_MARK_BITS))  # no two makers of a process share one
+
 
 class IdMaker:
     """Makes ids; safe to share between threads."""
 
     def __init__(self) -> None:
-        self._mark = secrets.randbits(_MARK_BITS) << _COUNT_BITS
+        self._mark = next(_MARKS) % (1 << _MARK_BITS) << _COUNT_BITS
         self._last = (0, 0)
         self._lock = threading.Lock()
 
