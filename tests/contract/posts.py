@@ -17,6 +17,7 @@ from tests.contract.queues import take
 
 make_id = IdMaker()
 ANT, SENDER = "ant@example.com", "ant-bounces@example.com"
+HEADER = b"Subject: hello\r\n\r\n"
 
 
 def key_of(store: Store, name: str = "ant") -> int:
@@ -41,7 +42,7 @@ def post(store: Store, order: Order | None = None, name: str = "ant") -> Claim:
     """A post in a worker's hands."""
     order = order or Order("post", SENDER, "<ant@example.org>")
     facts = order.metadata(f"{name}@example.com", 5)
-    handed = Handed(OUT, key_of(store, name), facts, Letter(b"Hello", order.sender))
+    handed = Handed(OUT, key_of(store, name), facts, Letter(HEADER + b"Hello", order.sender))
     with store.begin() as connection:
         [number] = hand_on(connection, make_id, [handed])
     return next(each for each in take(store, name=OUT) if each.id == number)
@@ -58,7 +59,7 @@ def those_due(
 ) -> list[Row]:
     """Whose turn it is."""
     with store.read() as connection:
-        return due(connection, held.id, held.list_key, after, limit, without)
+        return due(connection, held, after, limit, without)
 
 
 class Line(NamedTuple):

@@ -227,6 +227,7 @@ def test_a_limit_of_connections_is_kept_and_stalls_nobody_else(office: Office) -
             places = {"SLOW.example": Limit(connections=1)}
             async with office.working(server, recipients=1, places=places):
                 await office.until(lambda: len(office.of(number, "sent")) == 20)
+                await asyncio.to_thread(server.wait_until, lambda: open_now)
                 assert len(open_now) == 1
                 assert len(office.of(number, "pending")) == 3
                 server.release()

@@ -2,7 +2,8 @@
 
 For: the courier and its docket. Guarantees: what is written is durable when the call returns,
 however long the database is in trouble meanwhile; what a commit of unknown outcome has written
-is not written again; a post whose record cannot be written fails alone. Trouble that needs a new
+is not written again; a post whose record cannot be written, or whose lease is lost, is named, and
+the others go on. Trouble that needs a new
 process is raised. Used from one event loop; the database is touched by the desk's thread alone.
 """
 
@@ -21,13 +22,14 @@ from postroom.spool import queue
 from postroom.spool.handing import Handed, hand_on
 from postroom.spool.ids import IdMaker
 from postroom.spool.orders import OUT
-from postroom.spool.queue import Claim
+from postroom.spool.queue import Claim, Lost
 from postroom.spool.trouble import diagnose
 
 PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between attempts, while the database is in trouble
 T = TypeVar("T")
 
 
+LOST = "another worker has it"
 Failed = list[tuple[Active, Exception]]  # posts of which it could not be written, and why
 
 
@@ -70,6 +72,8 @@ class Book:
                 if of_the_database(error):
                     raise
                 failed.append((post, error))
+        ours = queue.still_ours(connection, [post.held for post in records])
+        failed += [(post, Lost(LOST)) for post in records if post.held.id not in ours]
         return failed
 
     def _record(self, connection: Connection, post: Active, every: Sequence[Record]) -> None:

@@ -37,6 +37,7 @@ from postroom.store.engine import Store
 POLL = 1.0  # seconds between looks, when nobody wakes us
 LONGEST_PAUSE = 30.0  # seconds that a post waits whose transactions come to nothing
 LARGE = 1_048_576  # octets
+LONGEST_REPLY = 1000  # characters of a reply that are kept
 MOST_FAILURES, REST = 5, 60.0  # in a row, and then it makes room for so many seconds
 _Waiting = tuple[Active, Record, asyncio.Future[None]]
 
@@ -107,8 +108,9 @@ class Courier:
                 self._spawn(self._take_in())
                 for _ in range(self._pool.size):
                     self._spawn(self._send())
-        finally:  # also if it was cut off
-            await self._docket.hand_back()
+        finally:
+            if self._stopping.is_set():  # else one of the posts may be to blame: it counts
+                await self._docket.hand_back()
             await self._pool.close()
             desk.close()
 
@@ -262,16 +264,18 @@ class Courier:
             if isinstance(ruling, Sent):
                 reached.append(row.n)
             elif not isinstance(ruling, Later):
-                told.append(Told(*who, ruling.reason, None, ruling.about))
+                told.append(Told(*who, ruling.reason[:LONGEST_REPLY], None, ruling.about))
             elif ruling.counted:
                 again_at = now + ruling.delay
-                told.append(Told(*who, str(verdict.answer), again_at, ruling.about))
+                told.append(Told(*who, str(verdict.answer)[:LONGEST_REPLY], again_at, ruling.about))
             else:
                 pending.append(row)
         self._complain(post, told, server)
         if not reached and not told:
             return None, pending
-        return Record(self._book.ids(), server, now, str(outcome.answer), reached, told), pending
+        return Record(
+            self._book.ids(), server, now, str(outcome.answer)[:LONGEST_REPLY], reached, told
+        ), pending
 
     def _complain(self, post: Active, told: Sequence[Told], server: str) -> None:
         """An operator must know when it is us whom the mail server does not want."""

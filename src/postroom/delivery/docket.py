@@ -21,7 +21,7 @@ from sqlalchemy import Connection, select
 from postroom.base.observe import Facts, Log
 from postroom.delivery import ledger
 from postroom.delivery.active import WINDOW, Active, Single
-from postroom.delivery.book import Book, of_the_database
+from postroom.delivery.book import LOST, Book, of_the_database
 from postroom.delivery.desk import Desk
 from postroom.delivery.ledger import Expanded
 from postroom.delivery.transaction import prepare
@@ -261,7 +261,7 @@ class Docket:
         not; and how many recipients came to what, if it is done."""
         held = post.held
         if not connection.scalar(select(queue.is_ours(held))):
-            raise Lost("another worker has it")
+            raise Lost(LOST)
         next_at = ledger.next_due(connection, held.id)
         if next_at is None:
             ledger.done(connection, held.id)
@@ -278,7 +278,10 @@ class Docket:
     def written(self, posts: Iterable[Active], failed: Iterable[tuple[Active, Exception]]) -> None:
         """What these posts achieved was written; those of which it could not be are let go of."""
         for post, error in failed:
-            self.give_up(post, error)
+            if isinstance(error, Lost):
+                self._let_go(post, str(error))
+            else:
+                self.give_up(post, error)
         for post in posts:
             if post.suspected:
                 post.trust()
@@ -332,7 +335,7 @@ class Docket:
         asked = {(each.id, each.lease) for each in claims}
         for post in list(self.posts):
             if (post.held.id, post.held.lease) in asked - kept:
-                self._let_go(post, "another worker has it")
+                self._let_go(post, LOST)
         self._renew_at = now + RENEW_EVERY
         if mends:
             self._mend_at = now + MEND_EVERY

@@ -33,8 +33,9 @@ from sqlalchemy import (
 
 from postroom.delivery.policy import About
 from postroom.mail.address import fold
+from postroom.mail.message import header_end
 from postroom.spool import queue
-from postroom.spool.handing import Handed
+from postroom.spool.handing import Handed, Letter
 from postroom.spool.ids import IdMaker
 from postroom.spool.metadata import BOUNCES, VERSION
 from postroom.spool.orders import Order
@@ -345,6 +346,7 @@ def expire(connection: Connection, ids: IdMaker, held: Claim, limit: int) -> lis
 def bounce(held: Claim, order: Order, refused: Sequence[Told]) -> Handed:
     """The entry for the queue `bounces` that tells of members who were refused for good; one
     for all that one commit found. It shares the post's message."""
+    header = held.raw[: header_end(held.raw)]
     facts = {
         "event": "refused",
         "listname": held.metadata.get("listname", ""),
@@ -360,7 +362,7 @@ def bounce(held: Claim, order: Order, refused: Sequence[Told]) -> Handed:
             for each in refused
         ],
     }
-    return Handed(BOUNCES, held.list_key, facts, held.message)
+    return Handed(BOUNCES, held.list_key, facts, Letter(header, order.sender))
 
 
 def has_list(connection: Connection, key: int | None) -> bool:

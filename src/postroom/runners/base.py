@@ -25,7 +25,7 @@ from postroom.store.engine import Store
 ATTEMPTS = 5  # and then it is put aside
 FIRST_RETRY, RETRY_GROWS = 10.0, 4.0  # seconds before the second attempt; times, for each next
 BATCH, BATCH_OCTETS = 50, 8_388_608  # entries of one claim, and octets of their messages
-LEASE = 300.0  # seconds
+LEASE = 120.0  # seconds
 BATCH_SECONDS = 2.0  # after which a batch ends with what is done
 POLL = 1.0  # seconds between looks, when nobody wakes us
 MEND_EVERY = 60.0  # seconds

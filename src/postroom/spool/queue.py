@@ -216,6 +216,13 @@ def is_ours(held: Claim) -> ColumnElement[bool]:
     return select(entry.c.id).where(entry.c.id == held.id, entry.c.lease == held.lease).exists()
 
 
+def still_ours(connection: Connection, claims: Sequence[Claim]) -> set[int]:
+    """The ids of those of these entries whose leases hold."""
+    leases = {each.id: each.lease for each in claims}
+    found = select(entry.c.id, entry.c.lease).where(entry.c.id.in_(leases))
+    return {number for number, lease in connection.execute(found) if leases[number] == lease}
+
+
 def forgive(connection: Connection, held: Claim) -> None:
     """Earlier attempts do not count: an entry that gets on kills nobody. Does nothing if the
     lease is lost."""
