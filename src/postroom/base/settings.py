@@ -140,7 +140,7 @@ class Delivery(Struct, frozen=True, forbid_unknown_fields=True):
     expire_after: Annotated[float, Meta(gt=0, le=365)] = 5.0
     retry_first: Seconds = 300.0
     retry_most: Seconds = 14_400.0
-    verp_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    verp_share: Annotated[float, Meta(ge=0, le=1)] = 0.05
     kept: Annotated[float, Meta(gt=0, le=3650)] = 7.0
     destinations: dict[str, Destination] = {}
 
