@@ -24,7 +24,7 @@ def read(place: Path, toml: str, environment: dict[str, str] | None = None) -> S
 def test_nothing_is_needed(tmp_path: Path) -> None:
     found = read(tmp_path, "")
     assert found.smtp == Smtp(("127.0.0.1",), 25, "auto", "", "", 8, 500, "")
-    assert found.delivery == Delivery(5.0, 300.0, 14_400.0, 0.1, 7.0, {})
+    assert found.delivery == Delivery(5.0, 300.0, 14_400.0, 0.05, 7.0, {})
 
 
 def test_the_environment_gives_several_servers(tmp_path: Path) -> None:

@@ -342,8 +342,8 @@ def test_what_delivery_wrote_down_is_what_is_shown(spool: Store) -> None:
     later = Told(3, people[2], None, "451 4.7.1 Later", MADE + 60)
     with spool.begin() as connection:
         ledger.expand(connection, claim, order)
-        told = Record("mx:25", MADE, "250 Ok", [1], [refused, later])
-        ledger.record(connection, make_id, claim.id, [told])
+        told = Record(make_id(), "mx:25", MADE, "250 Ok", [1], [refused, later])
+        ledger.record(connection, claim.id, [told])
     found = look(spool)
     assert [(each.id, each.kind) for each in found.waiting] == [(claim.id, "owner")]
     assert [each.states for each in found.posts] == [

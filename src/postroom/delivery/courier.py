@@ -206,16 +206,14 @@ class Courier:
 
     async def _carry(self, connection: Smtp, post: Active, batch: Batch) -> None:
         """One transaction, and what became of it."""
-        recipients = [row.email for row in batch.rows]
-        if not "".join(recipients).isascii():
-            recipients = [ascii_domain(each) for each in recipients]
-        order, sender, content = post.order, ascii_domain(post.order.sender), post.content
-        if batch.single and order.verp:
-            sender = verp_sender(sender, recipients[0])
-        if post.single is not None:
-            content = prepare(post.single(batch.rows[0].email))
-        together = order.verp and not batch.single
-        outcome = await connection.send(Transaction(sender, recipients, content, together))
+        large = post.single is not None and post.content.size > LARGE
+        async with self._large if large else contextlib.nullcontext():
+            try:
+                transaction = await self._transaction(post, batch, large)
+            except Exception as error:
+                self._docket.give_up(post, error)
+                return
+            outcome = await connection.send(transaction)
         record, pending = self._judge(post, batch, outcome, str(connection.server))
         if record is not None:
             await self._write_down(post, record)
@@ -228,15 +226,17 @@ class Courier:
     async def _transaction(self, post: Active, batch: Batch, large: bool) -> Transaction:
         """What is to be sent. Large messages are made in another thread."""
         recipients = [row.email for row in batch.rows]
-        order, sender, content = post.order, post.order.sender, post.content
+        if not "".join(recipients).isascii():
+            recipients = [ascii_domain(each) for each in recipients]
+        order, sender, content = post.order, ascii_domain(post.order.sender), post.content
         if batch.single and order.verp:
             sender = verp_sender(sender, recipients[0])
         if post.single is not None:
-            make = post.single
+            make, whose = post.single, batch.rows[0].email
             if large:
-                content = await asyncio.to_thread(lambda: prepare(make(recipients[0])))
+                content = await asyncio.to_thread(lambda: prepare(make(whose)))
             else:
-                content = prepare(make(recipients[0]))
+                content = prepare(make(whose))
         return Transaction(sender, recipients, content, order.verp and not batch.single)
 
     def _pause(self, post: Active, reason: str) -> None:

@@ -27,6 +27,7 @@ from postroom.service.control import Control, loop_factory
 from postroom.service.sockets import UNFIT
 from postroom.store.engine import Store, StoreError, open_store
 
+NICENESS = 5  # mail that comes is more urgent than mail that goes
 LOOK = 0.5  # seconds between looks whether all of it lives
 HANGS = 300.0  # seconds without a turn; by then what was claimed may be claimed by others
 SOON = 0.02  # seconds between looks whether threads have ended
@@ -213,6 +214,7 @@ def main() -> None:
         print(f"postroom: {error}", file=sys.stderr)
         sys.exit(UNFIT)
     log = Log(settings.log)
+    os.nice(NICENESS)
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         process = Process(store, settings, config, log, handed)
         try:
