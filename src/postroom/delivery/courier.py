@@ -167,14 +167,12 @@ class Courier:
                 break
             used = True
             post, batch = taken
-            try:
-                await self._carry(connection, post, batch)
-            finally:
-                post.in_hand -= 1
-                if batch.domain:
-                    self._terms.destinations.end(batch.domain)
-                    self._look_around()
-                self._docket.care_for(post)
+            await self._carry(connection, post, batch)  # whatever leaves it ends the courier
+            post.in_hand -= 1
+            if batch.domain:
+                self._terms.destinations.end(batch.domain)
+                self._look_around()
+            self._docket.care_for(post)
         return used
 
     def _has_work(self) -> bool:

@@ -9,7 +9,7 @@ from one event loop. Nothing here can fail.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from postroom.mail.address import fold
+from postroom.lists.endpoint import host_of
 
 
 class Limit(NamedTuple):
@@ -29,10 +29,10 @@ class _Use:
 
 
 class Destinations:
-    """All limits, by folded domain."""
+    """All limits, by domain, whose A-labels and Unicode are one."""
 
     def __init__(self, limits: Mapping[str, Limit]) -> None:
-        self._uses = {fold(domain): _Use(limit, 0.0) for domain, limit in limits.items()}
+        self._uses = {host_of(domain): _Use(limit, 0.0) for domain, limit in limits.items()}
 
     def __bool__(self) -> bool:
         return bool(self._uses)
@@ -69,5 +69,5 @@ class Destinations:
 
 
 def domain_of(email: str) -> str:
-    """The domain of an address, folded."""
-    return fold(email.rpartition("@")[2])
+    """The domain of an address, folded; in Unicode, however it is written."""
+    return host_of(email.rpartition("@")[2])

@@ -238,7 +238,7 @@ class Docket:
                 while await self._desk.write(lambda c: self._book.expire(c, post, WINDOW)):
                     pass
             room, octets = self._room()
-            crowded = room <= 1 or octets <= 0  # others want the place
+            crowded = room <= 1 or octets <= post.content.size  # others want the place
             wait, counts = await self._desk.write(lambda c: self._settle(c, post, now, crowded))
         except Lost as error:
             self._lost(held, error)

@@ -90,9 +90,14 @@ class Trace(NamedTuple):
 def trace(connection: Connection, text: str) -> Trace:
     """What is known of a message; `text` is its Message-ID, with or without angle brackets."""
     names = spellings(text)
-    steps = sorted(
-        (each for name in names for each in steps_of(connection, name)), key=lambda step: step.at
-    )
+    steps = [each for name in names for each in steps_of(connection, name)]
+    # Where a list gave a post an id of its own, what became of it then is known by that.
+    given = {str(new) for each in steps if (new := each.facts.get("message_id"))} - {*names}
+    known = {(each.at, each.list, each.what) for each in steps}
+    later = (each for name in given for each in steps_of(connection, name))
+    steps += [each for each in later if (each.at, each.list, each.what) not in known]
+    names += tuple(given)
+    steps.sort(key=lambda step: step.at)
     waiting, complete = [], True
     for queue in QUEUES:
         seen = 0

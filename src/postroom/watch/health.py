@@ -77,10 +77,12 @@ def _overdue(status: Status) -> list[str]:
     for name in SERVED:
         since = queues[name].due if name in queues else None
         if since is not None and status.time - since > OVERDUE:
+            ask = "is `postroom serve` running with its runners"
+            if name == OUT:
+                ask += ", and does the mail server take mail ([smtp], `postroom doctor`)"
             reasons.append(
                 f"mail in queue {name} is due for {(status.time - since) / 60:.0f} minutes and no "
-                "runner takes it: is `postroom serve` running with its runners? See the log and "
-                f"`postroom queue ls {name}`"
+                f"runner takes it: {ask}? See the log and `postroom queue ls {name}`"
             )
     return reasons
 
