@@ -50,8 +50,9 @@ $(VENV)/.bench: $(VENV)/.dev
 run: $(VENV)/.run
 	$(BIN)/postroom serve
 
+# A file's tests stay together; more than four at a time would wait for the disk.
 test: $(VENV)/.dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

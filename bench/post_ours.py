@@ -21,7 +21,7 @@ from bench.servers import POSTROOM, Postroom, Server
 NAME, DEFAULT = "postroom", "postroom, VERP"
 CONFIGURATION = (
     f'{NAME}: `postroom serve` with SQLite and delivery.verp_share=0; "{DEFAULT}": the same '
-    "with its default, a tenth of the members in transactions of their own, since smtp-sink "
+    "with its default, a twentieth of the members in transactions of their own, since smtp-sink "
     "offers no XVERP. Both with their defaults otherwise: up to 8 connections and 500 "
     "recipients a transaction; DMARC mitigation is off, as it is in the peer."
 )

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from postroom.lists.keys import moderator_token, site_secret
 from postroom.posting.rules import CHAIN
 from postroom.store.engine import Store
 from postroom.store.schema import metadata
@@ -97,14 +96,22 @@ def test_the_envelope_sender_is_given_or_found_in_the_message(
     assert explained(run, added + POST, *options)["sender"] == sender
 
 
-def test_the_moderators_token_is_looked_at_and_does_not_go_out(run: Run, store: Store) -> None:
+def test_the_moderators_token_is_looked_at_and_does_not_go_out(run: Run) -> None:
     run("member", "add", ANTS, "olga@example.org", "--role", "owner")
-    with store.begin() as connection:
-        token = moderator_token(site_secret(connection), "ants.example.com", "olga@example.org")
+    token = run("member", "token", ANTS, "olga@example.org").stdout.strip()
     run("list", "set", ANTS, "posting.emergency=yes")
     found = explained(run, f"Approved: {token}\r\n".encode() + POST)
     assert (found["approved"], found["reason"]) == (True, "approved")
     assert f"Approved: {token}" in found["changes"]["removed"]
+
+
+def test_a_post_that_would_show_a_token_is_held_as_the_server_does(run: Run) -> None:
+    run("member", "add", ANTS, "olga@example.org", "--role", "owner")
+    token = run("member", "token", ANTS, "olga@example.org").stdout.strip()
+    assert explained(run)["reason"] == "accepted"
+    found = explained(run, POST + f"\r\n{token}\r\n".encode())
+    assert (found["action"], found["reason"]) == ("hold", "token-visible")
+    assert "without the token" in found["sentence"]
 
 
 def test_a_policy_is_not_asked_for_offline_and_munging_is_shown(run: Run) -> None:

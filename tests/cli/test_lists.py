@@ -1,9 +1,11 @@
 """`postroom list`."""
 
+import ast
 import contextlib
 import json
 import os
 import pty
+import shlex
 import subprocess
 import sys
 import time
@@ -38,9 +40,34 @@ def test_a_list_is_created_with_its_domain_and_the_next_step_is_said(
     said = run("list", "create", "MyList@Example.COM").stdout
     assert said.startswith("created mylist@example.com\n")
     assert 'smtplib.LMTP("::1", 2400, ' in said
-    assert said.endswith("  postroom queue ls\n")
+    steps = [line.split()[:3] for line in said.splitlines() if line.startswith("  ")]
+    assert [each[:2] for each in steps] == [
+        ["postroom", "member"],
+        ["python3", "-c"],
+        ["postroom", "trace"],
+        ["postroom", "mta"],
+        ["postroom", "doctor"],
+    ]
     assert addresses(run) == ["mylist@example.com"]
     assert "example.com" in run("domain", "ls").stdout
+
+
+def test_what_is_said_after_a_list_was_created_leads_to_a_post_that_goes_out(run: Run) -> None:
+    said = [line.strip() for line in run("list", "create", "ants@example.com").stdout.splitlines()]
+    [join] = [line for line in said if line.startswith("postroom member")]
+    [python] = [line for line in said if line.startswith("python3 -c")]
+    [trace] = [line for line in said if line.startswith("postroom trace")]
+    run(*join.split()[1:])
+    [call] = [
+        each
+        for each in ast.walk(ast.parse(shlex.split(python)[2]))
+        if isinstance(each, ast.Call) and getattr(each.func, "attr", "") == "sendmail"
+    ]
+    sender, recipient, message = map(ast.literal_eval, call.args)
+    assert recipient == "ants@example.com"
+    told = run("explain", recipient, "-", "--sender", sender, "--json", stdin=message).stdout
+    found = json.loads(told)
+    assert (found["reason"], found["message_id"]) == ("accepted", f"<{trace.split()[2]}>")
 
 
 def test_a_port_that_is_not_known_yet_is_left_to_the_reader(

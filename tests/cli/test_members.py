@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from postroom.cli import given
-from postroom.lists import keys
+from postroom.lists import keys, registry
 from postroom.store.engine import Store
 from tests.cli.conftest import Run
 
@@ -282,8 +282,17 @@ def test_the_token_of_who_runs_the_list_is_theirs_alone(run: Run, store: Store, 
     assert run("member", "token", ANTS, "ann@example.org").stdout == said.stdout
     assert run("member", "token", ANTS, "bo@example.org").stdout != said.stdout
     with store.read() as connection:
-        secret = keys.site_secret(connection)
-    assert keys.is_moderator_token(secret, "ants.example.com", "ann@example.org", token)
+        found = registry.find_list(connection, ANTS)
+        tokens = keys.moderator_tokens(connection, found.key, found.list_id)
+    assert keys.is_moderator_token(tokens, token)
+
+
+def test_who_is_removed_and_added_again_has_another_token(run: Run) -> None:
+    run("member", "add", ANTS, "ann@example.org", "--role", "moderator")
+    before = run("member", "token", ANTS, "ann@example.org").stdout
+    run("member", "remove", ANTS, "ann@example.org", "--role", "moderator")
+    run("member", "add", ANTS, "ann@example.org", "--role", "moderator")
+    assert run("member", "token", ANTS, "ann@example.org").stdout != before
 
 
 def test_members_go_with_their_list(run: Run) -> None:

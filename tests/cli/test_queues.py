@@ -2,17 +2,26 @@
 
 import json
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import click
 import pytest
 from sqlalchemy import update
 
+from postroom.delivery import ledger
+from postroom.delivery.care import purge
+from postroom.delivery.ledger import Record, Told
 from postroom.spool import ids, queue
 from postroom.spool.metadata import QUEUES
+from postroom.spool.queue import Claim
+from postroom.store import schema
 from postroom.store.engine import Store
 from postroom.store.schema import entry
 from tests.cli.conftest import MESSAGE, Post, Postroom, Run
+from tests.contract.posts import all_of, expanded, join, make_id, states, those_due
+from tests.contract.posts import post as post_of
+from tests.contract.queues import do, take
 
 HOSTILE = (
     b"Subject: \x1b[2J\x1b]0;owned\x07 [bold]hello[/bold]\r\n"
@@ -265,6 +274,65 @@ def test_a_deleted_entry_is_gone_and_the_others_stay(run: Run, post: Post) -> No
     assert [each["id"] for each in listed(run)] == [kept]
     assert b"Hello, list." in run("queue", "show", kept, "--raw").stdout_bytes
     run("queue", "delete", gone, status=1)
+
+
+# Posts on their way out
+
+
+@pytest.fixture
+def under_way(store: Store) -> Claim:
+    """A post in the courier's hands: one has got it, one is to be tried again in an hour, one is
+    yet to come."""
+    join(store, "ann@example.net", "bo@example.net", "cy@example.net", name="ants")
+    held = post_of(store, name="ants")
+    expanded(store, held)
+    later = Told(2, "bo@example.net", None, "451 4.2.0 Later", time.time() + 3600)
+    do(store, ledger.record, held.id, [Record(make_id(), "mx:25", 1.0, "250 Ok", [1], [later])])
+    return held
+
+
+def put_off(store: Store, held: Claim) -> None:
+    do(store, queue.put_off, held, 3600, None)
+
+
+def put_aside(store: Store, held: Claim) -> None:
+    do(store, queue.shunt, held, "Traceback")
+
+
+@pytest.mark.parametrize("wait", [put_off, put_aside])
+def test_a_retry_of_a_post_makes_all_due_who_wait_for_it(
+    run: Run, store: Store, under_way: Claim, wait: Callable[[Store, Claim], None]
+) -> None:
+    wait(store, under_way)
+    run("queue", "retry", ids.show(under_way.id))
+    [held] = take(store, name="out")
+    assert [row.email for row in those_due(store, held)] == ["bo@example.net", "cy@example.net"]
+
+
+@pytest.mark.parametrize("wait", [put_off, put_aside])
+def test_a_post_that_is_deleted_is_over_and_a_trace_says_so_until_it_is_forgotten(
+    run: Run, store: Store, under_way: Claim, wait: Callable[[Store, Claim], None]
+) -> None:
+    wait(store, under_way)
+    run("queue", "delete", ids.show(under_way.id))
+    [found] = json.loads(run("trace", "<ant@example.org>", "--json").stdout)["deliveries"]
+    assert found["done_at"] is not None
+    told = {each["email"]: each["state"] for each in found["recipients"]}
+    assert told == {"ann@example.net": "sent", "bo@example.net": "gone", "cy@example.net": "gone"}
+    for _ in range(3):
+        do(store, purge, time.time() + 1.0, 100)
+    assert all_of(store, schema.post) == all_of(store, schema.delivery) == []
+    run("trace", "<ant@example.org>", status=1)
+
+
+@pytest.mark.parametrize("command", ["retry", "delete"])
+def test_a_post_in_the_couriers_hands_is_left_alone_with_its_recipients(
+    run: Run, store: Store, under_way: Claim, command: str
+) -> None:
+    before = all_of(store, schema.delivery)
+    run("queue", command, ids.show(under_way.id), status=1)
+    assert all_of(store, schema.delivery) == before
+    assert states(store, under_way)["bo@example.net"] == "pending"
 
 
 def test_metadata_that_cannot_be_read_is_shown_as_it_is(run: Run, post: Post, store: Store) -> None:

@@ -42,16 +42,16 @@ def test_the_proposed_first_message_arrives_in_its_queue(
 ) -> None:
     monkeypatch.setenv("POSTROOM_LMTP__LISTEN", served)
     said = postroom("list", "create", "it's-ants@example.com").stdout.decode().splitlines()
-    [send] = [line for line in said if "smtplib" in line]
-    _, *arguments = shlex.split(send)
-    subprocess.run([sys.executable, *arguments], check=True)
+    steps = [shlex.split(line)[1:] for line in said if line.startswith("  ")]
+    join, send, look, *_ = steps
+    subprocess.run([sys.executable, *join], capture_output=True, check=True)
+    subprocess.run([sys.executable, *send], check=True)
 
-    _, *look = shlex.split(said[-1])
     seen = subprocess.run([sys.executable, *look, "--json"], capture_output=True, check=True).stdout
-    [entry] = json.loads(seen)
+    [entry] = json.loads(seen)["waiting"]
     assert (entry["queue"], entry["list"]) == ("in", "it's-ants@example.com")
     raw = postroom("queue", "show", entry["id"], "--raw").stdout
-    assert raw.endswith(b"X-MailFrom: anne@example.org\r\n\r\nHello, list.\r\n")
+    assert raw.endswith(b"X-MailFrom: you@example.org\r\n\r\nHello, list.\r\n")
 
 
 def test_commands_work_while_the_server_runs(served: str, run: Run) -> None:

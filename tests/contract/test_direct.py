@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
+import pysqlite3.dbapi2 as sqlite
 import pytest
 
 from postroom.spool.trouble import diagnose
+from postroom.store import direct as direct_module
 from postroom.store import schema
 from postroom.store.direct import MOST_ROWS, Direct
 from postroom.store.engine import Store
@@ -157,8 +159,8 @@ def test_the_wait_for_a_lock_is_bounded(store: Store, direct: Direct) -> None:
     other = Direct(store)
     try:
         begin(other)
-        told = "PRAGMA busy_timeout" if store.is_sqlite else "SHOW lock_timeout"
-        assert other.execute(told) == [(50 if store.is_sqlite else "50ms",)]
+        if not store.is_sqlite:
+            assert other.execute("SHOW lock_timeout") == [("50ms",)]
         other.insert(schema.receipt, receipts(1))
         with pytest.raises(Exception, match="lock") as refused:
             begin(direct)  # on SQLite it waits here
@@ -173,11 +175,37 @@ def test_the_wait_for_a_lock_is_bounded(store: Store, direct: Direct) -> None:
 
 
 def test_each_transaction_has_its_own_bound_and_none_waits_for_ever(direct: Direct) -> None:
-    told = "PRAGMA busy_timeout" if direct.is_sqlite else "SHOW lock_timeout"
-    waits = {0.05: 50, 0.2: 200, 0.0: 0 if direct.is_sqlite else 1}
-    for lock_wait, milliseconds in waits.items():
+    if direct.is_sqlite:
+        pytest.skip("the next test is SQLite's")
+    for lock_wait, milliseconds in {0.05: 50, 0.2: 200, 0.0: 1}.items():
         direct.begin(lock_wait, limit=60.0)
-        assert direct.execute(told) == [
-            (milliseconds if direct.is_sqlite else f"{milliseconds}ms",)
-        ]
+        assert direct.execute("SHOW lock_timeout") == [(f"{milliseconds}ms",)]
         direct.discard()
+
+
+def test_it_looks_for_the_write_lock_until_its_time_is_up(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, looks = [0.0], [0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+        looks[0] += 1
+
+    monkeypatch.setattr(direct_module, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(direct_module, "sleep", sleep)
+    writer, waiter = Direct(sqlite_store), Direct(sqlite_store)
+    try:
+        writer.begin(1.0, limit=60.0)
+        for lock_wait in (0.0, 0.05, 0.2):
+            looks[0] = 0
+            with pytest.raises(sqlite.OperationalError, match="locked"):
+                waiter.begin(lock_wait, limit=60.0)
+            assert looks[0] == pytest.approx(lock_wait / direct_module.LOOK, abs=2)
+            waiter.discard()
+        writer.commit()
+        waiter.begin(0.0, limit=60.0)
+        waiter.discard()
+    finally:
+        writer.close()
+        waiter.close()

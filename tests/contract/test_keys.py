@@ -9,15 +9,20 @@ from hypothesis import strategies as st
 from postroom.lists.keys import (
     is_moderator_token,
     moderator_token,
+    moderator_tokens,
+    plain_token,
     read_unsubscribe_token,
     site_secret,
     unsubscribe_token,
 )
+from postroom.lists.registry import create_list, find_list
+from postroom.lists.roster import Role, add_members, remove_members
 from postroom.store.engine import Store
 from tests.contract.threads import at_once
 
 SECRET = bytes(range(32))
 ANTS = "ants.example.com"
+SINCE = 1_795_168_482.25
 
 
 def test_the_secret_is_made_once_and_stays(store: Store) -> None:
@@ -41,7 +46,7 @@ def test_the_formats_stay_what_they_were() -> None:
     """Links in mail that is out must work for years."""
     token = "YW5uQGV4YW1wbGUub3Jn.cZfQC3kBOoVWzff9sRHdtg"
     assert unsubscribe_token(SECRET, ANTS, "Ann@example.org") == token
-    assert moderator_token(SECRET, ANTS, "Ann@example.org") == "R32I-T4ID-BTQI-SAHZ"
+    assert moderator_token(SECRET, ANTS, "Ann@example.org", SINCE) == "NHYO-7OMG-4ZKY-XAFB"
 
 
 @pytest.mark.parametrize(
@@ -73,25 +78,64 @@ def test_what_was_changed_in_a_token_anywhere_is_seen() -> None:
 @given(st.text(max_size=80) | st.from_regex(r"\A[A-Za-z0-9_-]{0,40}\.[A-Za-z0-9_-]{22}\Z"))
 def test_any_text_is_no_token(text: str) -> None:
     assert read_unsubscribe_token(SECRET, ANTS, text) is None
-    assert not is_moderator_token(SECRET, ANTS, "ann@example.org", text)
+    assert not is_moderator_token(["A" * 16], text)
 
 
 def test_a_token_of_any_length_is_refused() -> None:
     assert read_unsubscribe_token(SECRET, ANTS, "A" * 10_000_000) is None
-    assert not is_moderator_token(SECRET, ANTS, "ann@example.org", "A" * 10_000_000)
+    assert not is_moderator_token(["A" * 16], "A" * 10_000_000)
+    assert not is_moderator_token(["A" * 16], "-" * 10_000_000 + "A" * 16)
 
 
 def test_a_moderator_token_is_easy_to_type() -> None:
-    token = moderator_token(SECRET, ANTS, "ann@example.org")
+    token = moderator_token(SECRET, ANTS, "ann@example.org", SINCE)
+    plain = token.replace("-", "")
     assert re.fullmatch(r"(?:[A-Z2-7]{4}-){3}[A-Z2-7]{4}", token)
-    for typed in (token, token.lower(), token.replace("-", ""), f" {token.replace('-', ' - ')}\n"):
-        assert is_moderator_token(SECRET, ANTS, "ANN@Example.org", typed)
+    for typed in (token, token.lower(), plain, f" {token.replace('-', ' - ')}\n"):
+        assert plain_token(typed) == plain
+        assert is_moderator_token([plain], typed)
+    for other in ("", token[:-1], token + "A", token.replace("-", "."), "yes", "1" * 16):
+        assert plain_token(other) == ""
 
 
-def test_a_moderator_token_is_good_for_one_list_one_person_and_one_site() -> None:
-    token = moderator_token(SECRET, ANTS, "ann@example.org")
-    assert not is_moderator_token(SECRET, "bees.example.com", "ann@example.org", token)
-    assert not is_moderator_token(SECRET, ANTS, "bo@example.org", token)
-    assert not is_moderator_token(bytes(32), ANTS, "ann@example.org", token)
-    for forged in ("", token[:-1], token + "A", ("A" if token[0] != "A" else "B") + token[1:]):
-        assert not is_moderator_token(SECRET, ANTS, "ann@example.org", forged)
+def test_a_moderator_token_is_good_for_one_list_one_person_one_time_and_one_site() -> None:
+    token = moderator_token(SECRET, ANTS, "ann@example.org", SINCE)
+    assert token == moderator_token(SECRET, ANTS, "ANN@Example.org", SINCE)
+    others = {
+        moderator_token(SECRET, "bees.example.com", "ann@example.org", SINCE),
+        moderator_token(SECRET, ANTS, "bo@example.org", SINCE),
+        moderator_token(SECRET, ANTS, "ann@example.org", SINCE + 1),
+        moderator_token(bytes(32), ANTS, "ann@example.org", SINCE),
+    }
+    assert len(others - {token}) == 4
+    plain = [each.replace("-", "") for each in others]
+    for forged in (token, "", token[:-1], token + "A"):
+        assert not is_moderator_token(plain, forged)
+
+
+def test_only_who_runs_a_list_has_a_token_and_whoever_comes_back_has_another(
+    store: Store,
+) -> None:
+    def join(email: str, role: Role) -> None:
+        add_members(connection, ants, [(email, "")], role)
+
+    def tokens() -> frozenset[str]:
+        return moderator_tokens(connection, ants, ANTS)
+
+    with store.begin() as connection:
+        create_list(connection, "ants@example.com")
+        ants = find_list(connection, "ants@example.com").key
+        join("olga@example.org", "owner")
+        assert tokens() == frozenset()  # there is no secret yet, and asking makes none
+        site_secret(connection)
+        join("anne@example.org", "member")
+        before = tokens()
+        assert len(before) == 1
+        join("mo@example.org", "moderator")
+        assert len(tokens()) == 2
+        assert tokens() > before
+        remove_members(connection, ants, ["olga@example.org", "mo@example.org"], "owner")
+        assert len(tokens()) == 1
+        join("olga@example.org", "owner")
+        assert len(tokens()) == 2
+        assert not tokens() & before

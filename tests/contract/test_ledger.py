@@ -251,6 +251,14 @@ def test_domains_can_be_passed_over(spool: Store) -> None:
     assert "c@two.example" not in left
 
 
+def test_a_domain_is_passed_over_in_unicode_and_in_a_labels(spool: Store) -> None:
+    join(spool, "a@b\u00fccher.example", "b@xn--bcher-kva.example", "c@two.example")
+    held = post(spool)
+    expanded(spool, held)
+    left = {row.email for row in those_due(spool, held, without=["b\u00fccher.example"])}
+    assert left == {"c@two.example"}
+
+
 @pytest.mark.parametrize("how", ["left", "off", "another role"])
 def test_who_does_not_want_it_any_more_is_not_there(spool: Store, how: str) -> None:
     held = under_way(spool, *FIVE)

@@ -7,6 +7,9 @@ import pytest
 
 from postroom.lists.registry import ListError, create_list, find_list
 from postroom.spool.care import requeue
+from postroom.spool.handing import Handed, Letter, hand_on
+from postroom.spool.ids import IdMaker
+from postroom.spool.orders import OUT, Order, order_of
 from postroom.spool.queue import Lost, QueueError, finish, shunt
 from postroom.spool.upkeep import remove_list, rename_list
 from tests.contract.desk import Counts, Desk, counts, endpoints, envelope, rows
@@ -53,6 +56,21 @@ def test_a_shunted_entry_of_a_renamed_list_goes_back_to_it(desk: Desk, filled: F
     do(desk.store, requeue, number)
     (again,) = take(desk.store)
     assert again.metadata == held.metadata | {"listname": "wasp@example.com"}
+
+
+def test_bounces_of_what_is_on_its_way_out_find_the_renamed_list(desk: Desk) -> None:
+    def order(sender: str) -> Handed:
+        made = Order("post", sender, message_id="<leaf@example.org>", verp=True)
+        return Handed(OUT, key, made.metadata("ant@example.com", 1), Letter(b"x", sender))
+
+    with desk.store.begin() as connection:
+        key = find_list(connection, "ant@example.com").key
+        senders = ["ant-bounces@example.com", "", "boss@example.com"]
+        hand_on(connection, IdMaker(), [order(each) for each in senders])
+    do(desk.store, rename_list, "ant@example.com", "Wasp@New.example")
+    found = [order_of(row.metadata) for row in rows(desk.store)]
+    assert [each.sender for each in found] == ["wasp-bounces@new.example", *senders[1:]]
+    assert {(each.verp, each.message_id) for each in found} == {(True, "<leaf@example.org>")}
 
 
 def test_a_list_that_mail_waits_for_is_not_removed(desk: Desk, filled: Filler) -> None:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from postroom.store.engine import Store, open_store
-from tests.delivery.office import Office, brisk
+from tests.delivery.office import Office, brisk, clock
 from tests.peers import Cluster
 
-__all__ = ["brisk"]
+__all__ = ["brisk", "clock"]
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from postroom.delivery import book as book_module
 from postroom.delivery import courier as courier_module
 from postroom.delivery import docket as docket_module
 from postroom.delivery import pool as pool_module
+from postroom.delivery.access import Access
 from postroom.delivery.active import Single
-from postroom.delivery.connection import Access
 from postroom.delivery.courier import Courier, Terms
 from postroom.delivery.destinations import Destinations, Limit
 from postroom.delivery.ledger import STATES, Told
@@ -63,6 +63,38 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(book_module, "LONGEST_PAUSE", 0.01)
     monkeypatch.setattr(pool_module, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(pool_module, "LONGEST_PAUSE", 0.02)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> "Clock":
+    """A clock that is right."""
+    return Clock(monkeypatch)
+
+
+class Clock:
+    """What all of the process takes for the time of day."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead = 0.0  # seconds
+        right = time.time
+        monkeypatch.setattr(time, "time", lambda: right() + self.ahead)
+
+
+class Transactions:
+    """Counts those that are begun on a store."""
+
+    def __init__(self, store: Store) -> None:
+        self.all = self.writing = 0
+        event.listen(store.engine, "begin", self._begun)
+
+    def _begun(self, connection: Connection) -> None:
+        self.all += 1
+        self.writing += not connection.get_execution_options().get("postroom_read")
+
+    async def looks(self, office: "Office", many: int) -> None:
+        """Wait until there were so many more."""
+        enough = self.all + many
+        await office.until(lambda: self.all >= enough, "looks")
 
 
 class Recipient(NamedTuple):

@@ -146,6 +146,10 @@ class MailServer:
         """What was said with this verb."""
         return [said for said in self.said if said.verb == verb]
 
+    async def hears(self, verb: str, number: int = 1) -> None:
+        """Wait until so many of these were said, in an event loop that goes on."""
+        await asyncio.to_thread(self.wait_until, lambda: len(self.heard(verb)) >= number, verb)
+
     def release(self) -> None:
         """Let those go on that are held, and whoever would be."""
         self._loop.call_soon_threadsafe(self._released.set)

@@ -14,15 +14,8 @@ import pytest
 from postroom.base.places import Tcp
 from postroom.base.settings import Settings, Site, Smtp
 from postroom.delivery import connection as connection_module
-from postroom.delivery.connection import (
-    PATIENT,
-    Access,
-    ConnectError,
-    Connection,
-    Deadlines,
-    access_of,
-    connect,
-)
+from postroom.delivery.access import PATIENT, Access, Deadlines, access_of
+from postroom.delivery.connection import ConnectError, Connection, connect
 from postroom.delivery.transaction import Fate, Features, Outcome, Stage, Transaction, prepare
 from tests.delivery.servers import (
     DROP,

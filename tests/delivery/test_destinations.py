@@ -23,6 +23,12 @@ def test_the_domain_of_an_address_is_folded(email: str) -> None:
     assert domain_of(email) == SLOW
 
 
+@pytest.mark.parametrize("written", ["B\u00fccher.example", "xn--bcher-kva.example"])
+@pytest.mark.parametrize("email", ["ann@b\u00fccher.example", "ann@XN--bcher-kva.example"])
+def test_a_domain_is_the_same_in_unicode_and_in_a_labels(written: str, email: str) -> None:
+    assert Destinations({written: Limit(1)}).limited(domain_of(email))
+
+
 def test_no_more_transactions_are_open_than_allowed() -> None:
     places = Destinations({SLOW: Limit(connections=2)})
     for _ in range(2):

@@ -16,7 +16,7 @@ from postroom.base.observe import Log
 from postroom.base.places import Tcp
 from postroom.base.settings import LogSettings, Settings, Smtp
 from postroom.delivery import connection as connection_module
-from postroom.delivery.connection import Access
+from postroom.delivery.access import Access
 from postroom.delivery.pool import Pool, Unavailable, pool_of
 from postroom.delivery.transaction import Fate, Outcome, Transaction, prepare
 from tests.delivery.servers import (

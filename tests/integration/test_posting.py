@@ -26,6 +26,7 @@ from tests.integration.processes import Follower
 from tests.integration.sites import Sites
 
 READERS = people(3)
+EVE = "eve@banned.example.org"
 LARGE = "large@example.com"  # without a limit of size
 HEAD = b"From: anne@example.org\r\nTo: mylist@example.com\r\nMessage-ID: <odd@example.org>\r\n"
 TEXT = b"\r\nHello.\r\n"
@@ -97,6 +98,7 @@ def running() -> Iterator[tuple[Site, MailServer]]:
         prepare(site, *READERS)
         prepare(site, *READERS, to=LARGE)
         join(site, OWNER, role="owner")
+        join(site, EVE, role="nonmember")  # of strangers only one is told now and then
         prefer(site, {"posting.banned": "@banned.example.org"})
         prefer(site, {"posting.max_size": "0", "posting.require_named": "no"}, LARGE)
         site.start(roles=BOTH)
@@ -146,7 +148,7 @@ def test_it_does_not_go_out_and_the_reason_is_known(
     site: Site, server: MailServer, raw: bytes, what: str, why: str
 ) -> None:
     before = len(entries(site, "held"))
-    sender = "eve@banned.example.org" if why == "banned" else "anne@example.org"
+    sender = EVE if why == "banned" else "anne@example.org"
     assert decided(site, raw, sender=sender) == [f"post {what}", why]
     assert not {email for taken in server.taken for email in taken.recipients} & set(READERS)
     held = entries(site, "held")[before:]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from postroom.lmtp.client import LMTPClient
+from postroom.service.supervisor import FROZEN
 from tests.integration.mail import ACCEPTED, LIST, create_lists, deliver, new_message
 from tests.integration.manager import Systemd, environment_of
 from tests.integration.processes import (
@@ -114,6 +116,13 @@ def test_nothing_of_this_reaches_other_processes(sites: Sites) -> None:
             assert "POSTROOM_CONFIG" in ours
             foreign = {"NOTIFY", "LISTEN", "WATCHDOG"}
             assert [name for name in ours if name.partition("_")[0] in foreign] == []
+
+
+def test_the_units_watchdog_leaves_time_to_start_frozen_runners_again() -> None:
+    """Else systemd would end the door with them."""
+    unit = Path(__file__).parents[2] / "contrib" / "systemd" / "postroom.service"
+    [seconds] = re.findall(r"^WatchdogSec=(\d+)$", unit.read_text(), re.M)
+    assert int(seconds) >= FROZEN + 15
 
 
 # The watchdog. Seconds after which systemd would end the service:

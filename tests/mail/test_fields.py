@@ -1,5 +1,6 @@
 """Header fields: taken apart, read, written; what is not touched stays as it is."""
 
+import codecs
 import email
 import email.policy
 import re
@@ -10,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postroom.mail.fields import (
+    _CODECS,
     MOST,
     Field,
     Parts,
     decoded,
     encoded,
     field,
+    in_charset,
     phrase,
     take_apart,
     unstructured,
@@ -206,3 +209,51 @@ def test_a_phrase_is_read_as_the_name_it_was(text: str) -> None:
     message = email.message_from_bytes(raw, policy=email.policy.default)
     (address,) = message["From"].addresses
     assert (address.display_name, address.addr_spec) == (text, "a@b.example")
+
+
+@pytest.mark.parametrize(
+    ("charset", "octets", "text"),
+    [
+        ("ISO_8859-1", b"\xfc", "\u00fc"),
+        ("Windows-1252", b"\x80", "\u20ac"),
+        ("utf8", b"\xc3\xbc", "\u00fc"),
+        ("UTF-8*de", b"\xc3\xbc", "\u00fc"),
+        ("", b"\xc3\xbc", "\u00fc"),
+        ("koi8-r", b"\xc1", "\u0430"),
+        ("x-sjis", b"\x82\xa0", "\u3042"),
+        ("Shift_JIS", b"\x82\xa0", "\u3042"),
+        ("ISO-2022-JP", b'\x1b$B$"\x1b(B', "\u3042"),
+        ("gb2312", b"\xb0\xa1", "\u554a"),
+        ("ks_c_5601-1987", b"\xb0\xa1", "\uac00"),
+        ("big5", b"\xa4\xa4", "\u4e2d"),
+        ("ISO-8859-8-I", b"\xe0", "\u05d0"),
+        ("nonsense", b"\xc3\xbc", "\u00fc"),
+        ("unicode_escape", b"\\x41", "\\x41"),
+        ("rot13", b"abc", "abc"),
+        ("x" * 10_000_000, b"abc", "abc"),
+    ],
+)
+def test_the_charsets_of_mail_are_read_and_others_are_utf_8(
+    charset: str, octets: bytes, text: str
+) -> None:
+    assert in_charset(octets, charset) == text
+
+
+def test_no_name_that_a_sender_makes_up_is_looked_up() -> None:
+    """Python keeps what it was asked for, found or not."""
+    asked: list[str] = []
+
+    def search(name: str) -> None:
+        asked.append(name)
+
+    codecs.register(search)
+    try:
+        assert decoded(b"=?x-made-up-4711?q?a?= =?idna?q?b?=") == "ab"
+    finally:
+        codecs.unregister(search)
+    assert asked == []
+
+
+@given(st.binary(), st.sampled_from(sorted(_CODECS)))
+def test_any_octets_are_text_in_every_charset(octets: bytes, charset: str) -> None:
+    assert isinstance(in_charset(octets, charset), str)

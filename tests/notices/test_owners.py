@@ -2,7 +2,8 @@
 
 import pytest
 
-from postroom.notices.letters import MOST_RECEIVED, Stopped, for_owners
+from postroom.mail.loops import MOST_RECEIVED
+from postroom.notices.letters import Stopped, for_owners
 from postroom.spool.handing import Handed, Letter
 from postroom.spool.orders import order_of
 from tests.notices.house import SITE_OWNER

@@ -1,6 +1,8 @@
 """Telling: who gets which notice, on both databases."""
 
 from collections.abc import Sequence
+from email import message_from_bytes
+from email.policy import SMTP
 
 import pytest
 from sqlalchemy import Connection
@@ -10,7 +12,7 @@ from postroom.lists.registry import MailingList, create_list, rename_list
 from postroom.lists.roster import add_members
 from postroom.lists.settings import Notices
 from postroom.mail.fields import take_apart
-from postroom.notices.courtesy import HELD_EVERY, REJECTED_EVERY
+from postroom.notices.courtesy import AUTHORS_EVERY, HELD_EVERY, REJECTED_EVERY
 from postroom.notices.letters import Stopped
 from postroom.notices.telling import pass_to_owners, summaries, tell_held, tell_rejected
 from postroom.spool.handing import Handed, Letter, hand_on
@@ -50,6 +52,22 @@ def reject(
 ) -> Handed | str:
     with store.begin() as connection:
         return tell_rejected(connection, house(), ants, post, HEADER, "No.", automatic, now, every)
+
+
+def reject_with(
+    store: Store, ants: MailingList, header: bytes, every: float, now: float = NOW
+) -> Handed | str:
+    with store.begin() as connection:
+        return tell_rejected(connection, house(), ants, POST, header, "No.", False, now, every)
+
+
+def attached(told: Handed) -> bytes:
+    """The part that holds the header of the post."""
+    assert isinstance(told.what, Letter)
+    [beside] = message_from_bytes(told.what.raw, policy=SMTP).iter_attachments()
+    payload = beside.get_payload(decode=True)
+    assert isinstance(payload, bytes)
+    return payload
 
 
 def tell(
@@ -151,6 +169,60 @@ def test_a_rejection_is_told_and_again_after_a_while(store: Store, ants: Mailing
 
 def test_a_moderators_rejections_are_all_told(store: Store, ants: MailingList) -> None:
     assert all(isinstance(reject(store, ants, every=0.0), Handed) for _ in range(3))
+
+
+# Strangers
+
+
+def test_one_stranger_after_the_other_is_told_but_each_member(
+    store: Store, ants: MailingList
+) -> None:
+    """Else a flood of forged senders is a flood of notices."""
+
+    def told(sender: str, now: float) -> list[bool]:
+        post = POST._replace(sender=sender)
+        held = tell(store, ants, now, post, Notices(owners=False))
+        return [bool(held), isinstance(reject(store, ants, now, post), Handed)]
+
+    with store.begin() as connection:
+        people = [(f"m{n}@example.org", "") for n in range(3)]
+        add_members(connection, ants.key, people, "member")
+        bees = create_list(connection, "bees@example.com")
+    flood = [told(f"s{n}@example.net", NOW) for n in range(50)]
+    assert flood == [[True, False]] + [[False, False]] * 49
+    assert [told(f"m{n}@example.org", NOW) for n in range(3)] == [[True, True]] * 3
+    assert told(CARLA, NOW) == [True, True]
+    later = NOW + AUTHORS_EVERY
+    assert told("s50@example.net", later - 0.1) == [False, False]
+    assert tell(store, bees, later - 0.1, notices=Notices(owners=False)) == [AUTHOR]
+    assert told("s50@example.net", later) == [True, False]
+    assert told("s50@example.net", later + AUTHORS_EVERY) == [False, True]
+    later += AUTHORS_EVERY
+    assert reject(store, ants, later + 1) == (
+        "somebody else who is not on the list was told a moment ago"
+    )
+    assert isinstance(reject(store, ants, later + 1, every=0.0), Handed)
+
+
+@pytest.mark.parametrize("every", [REJECTED_EVERY, 0.0])
+def test_a_stranger_gets_of_the_header_what_tells_which_message_it_was(
+    store: Store, ants: MailingList, every: float
+) -> None:
+    spam = b"X-Spam: buy\r\n" * 1000 + HEADER.replace(b"Subject:", b"Subject: " + b"buy " * 2000)
+    told = reject_with(store, ants, spam, every)
+    assert isinstance(told, Handed)
+    beside = attached(told)
+    assert [each.name for each in take_apart(beside).fields] == ["from", "subject", "message-id"]
+    assert len(beside) < 2000
+    told = reject_with(store, ants, HEADER, every, now=NOW + REJECTED_EVERY)
+    assert isinstance(told, Handed)
+    names = [each.name for each in take_apart(attached(told)).fields]
+    assert names == ["from", "subject", "message-id"]
+    with store.begin() as connection:
+        add_members(connection, ants.key, [(POST.sender, "")], "member")
+    told = reject_with(store, ants, HEADER, every, now=NOW + 2 * REJECTED_EVERY)
+    assert isinstance(told, Handed)
+    assert [each.name for each in take_apart(attached(told)).fields][1] == "to"
 
 
 # Summaries

@@ -229,10 +229,10 @@ def test_a_wrapped_post_is_inside_octet_for_octet() -> None:
 
 
 def test_what_must_not_go_out_is_not_inside_a_wrapped_post_either() -> None:
-    raw = golden("plain.eml").replace(b"Subject:", b"Approved: t0ken-t0ken\r\nSubject:")
+    raw = golden("plain.eml").replace(b"Subject:", b"Approved: ABCD-EFGH-IJKL-MNOP\r\nSubject:")
     wrap = Dmarc(mitigation="wrap", always=True)
-    cooked = cook(raw, order(raw, dmarc=wrap, approval="t0ken-t0ken")).raw
-    for secret in (b"t0ken", b"secret@example.org", b"Disposition-Notif", b"Return-Path"):
+    cooked = cook(raw, order(raw, dmarc=wrap, approval="ABCD-EFGH-IJKL-MNOP")).raw
+    for secret in (b"ABCD", b"secret@example.org", b"Disposition-Notif", b"Return-Path"):
         assert secret not in cooked
 
 

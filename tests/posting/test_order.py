@@ -77,15 +77,15 @@ def test_d30_what_a_list_in_unicode_has_sent_is_known_when_it_comes_back(
 
 
 def test_the_order_holds_what_is_known_of_list_and_post() -> None:
-    raw = b"Approved: 123456789\r\nFrom: Anne <anne@example.org>\r\n\r\nHello.\r\n"
+    raw = b"Approved: ABCD-EFGH-IJKL-MNOP\r\nFrom: Anne <anne@example.org>\r\n\r\nHello.\r\n"
     settings = ListSettings(headers=Headers(subject_prefix="[ants] "))
     this = ListFacts("ants@example.com", "ants.example.com", "Ants", settings)
     order = order_for(this, read(raw, ""), "lists.example.com", "reject", NOW)
     assert [each.address for each in order.authors] == ["anne@example.org"]
-    assert (order.approval, order.policy) == ("123456789", "reject")
+    assert (order.approval, order.policy) == ("ABCD-EFGH-IJKL-MNOP", "reject")
     raw = cook(raw, order).raw
     assert b"From: Anne via Ants <ants@example.com>" in raw
     assert b"Subject: [ants] " in raw
     assert b"List-Id: Ants <ants.example.com>" in raw
     assert b"by lists.example.com with LMTP" in raw
-    assert b"123456789" not in raw
+    assert b"ABCD-EFGH-IJKL-MNOP" not in raw

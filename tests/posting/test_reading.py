@@ -162,16 +162,19 @@ def test_the_loop_marker_of_ours_is_read_folded() -> None:
 
 @pytest.mark.parametrize("name", ["Approved", "Approve", "X-Approved", "x-approve"])
 def test_the_moderator_token_is_found_in_the_header(name: str) -> None:
-    assert post(f"{name}:  T0ken ").approval == "T0ken"
+    assert post(f"{name}:  abcd-EFGH-ijkl-2345 ").approval == "abcd-EFGH-ijkl-2345"
 
 
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("Approved: T0ken", "T0ken"),
-        ("approve:T0ken", "T0ken"),
+        ("Approved: ABCDefghIJKL2345", "ABCDefghIJKL2345"),
+        ("approve:ABCD-EFGH-IJKL-2345", "ABCD-EFGH-IJKL-2345"),
+        ("Approved: ABCD EFGH - IJKL 2345", "ABCD EFGH - IJKL 2345"),
+        ("Approved: ABCD-EFGH-IJKL-2345 thanks", ""),
         ("Approved: two words", ""),
-        ("I Approved: T0ken", ""),
+        ("Approved:", ""),
+        ("I Approved: ABCD-EFGH-IJKL-2345", ""),
     ],
 )
 def test_the_moderator_token_is_found_in_the_first_line_of_the_text(
@@ -182,7 +185,18 @@ def test_the_moderator_token_is_found_in_the_first_line_of_the_text(
 
 
 def test_the_header_goes_before_the_text_for_the_moderator_token() -> None:
-    assert read(b"Approved: one\r\n\r\nApproved: two", ANNE).approval == "one"
+    raw = b"Approved: ABCD-EFGH-IJKL-MNOP\r\n\r\nApproved: PONM-LKJI-HGFE-DCBA"
+    assert read(raw, ANNE).approval == "ABCD-EFGH-IJKL-MNOP"
+
+
+@pytest.mark.parametrize(
+    "field", ["Approved:", "X-Approved: no", "Approve: yes\r\nApproved: by me"]
+)
+def test_a_field_that_holds_no_token_does_not_hide_the_one_in_the_text(field: str) -> None:
+    raw = field.encode() + b"\r\n\r\nApproved: ABCD-EFGH-IJKL-MNOP\r\n"
+    assert read(raw, ANNE).approval == "ABCD-EFGH-IJKL-MNOP"
+    both = b"Approved: x\r\n" + field.encode() + b"\r\nX-Approve: PONM-LKJI-HGFE-DCBA\r\n\r\nHi"
+    assert read(both, ANNE).approval == "PONM-LKJI-HGFE-DCBA"
 
 
 NESTED = (

@@ -236,6 +236,20 @@ def test_d27_a_post_without_author_is_its_envelope_senders() -> None:
     assert outcome(this(), post(without="From")) == ("accept", "accepted")
 
 
+def test_an_automatic_answer_that_says_whose_it_is_waits() -> None:
+    reply = post("Auto-Submitted: Auto-Replied (vacation)")
+    assert outcome(this(), reply) == ("hold", "automatic")
+    assert outcome(this(), reply, facts((ANNE, "owner", None))) == ("hold", "automatic")
+    assert outcome(this(), reply, facts(approved=True)) == ("accept", "approved")
+    strict = this(nonmembers="reject")
+    assert outcome(strict, reply, STRANGER) == ("discard", "nonmember")
+
+
+@pytest.mark.parametrize("value", ["auto-generated", "no", "auto-notified"])
+def test_what_programs_send_on_their_own_account_goes_on(value: str) -> None:
+    assert outcome(this(), post(f"Auto-Submitted: {value}")) == ("accept", "accepted")
+
+
 # Header patterns.
 
 
@@ -462,8 +476,7 @@ def test_sentences_say_who_is_meant_and_what_to_do() -> None:
     held = decide(this(members="hold"), post(), MEMBER).sentence
     assert held == (
         "Posts of members to ants@example.com are moderated, so a moderator looks at the post "
-        "first. "
-        "The author need not do anything."
+        "first."
     )
     own = decide(this(), post(), facts((ANNE, "member", "hold"))).sentence
     assert own.startswith("Posts of anne@example.org to ants@example.com are moderated")

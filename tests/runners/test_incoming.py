@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import Connection, event, select, text, update
 
 from postroom.base.settings import DEFAULT_OWNER
-from postroom.lists.keys import moderator_token, site_secret
-from postroom.lists.registry import find_list
+from postroom.delivery.trace import trace
+from postroom.mail.message import message_id
 from postroom.posting.dns import Resolver
 from postroom.runners.base import ATTEMPTS
 from postroom.spool import held as held_posts
@@ -86,6 +86,26 @@ def test_a_seal_is_put_on_what_goes_out(ants: Ants) -> None:
     [(_, row)] = ants.orders()
     assert row.raw.startswith(b"ARC-Seal: x\r\n")
     assert row.metadata["original_size"] == len(row.raw)
+
+
+@pytest.mark.parametrize("anonymous", [False, True])
+def test_a_post_is_known_by_the_id_that_its_readers_see(ants: Ants, anonymous: bool) -> None:
+    ants.join(ANNE)
+    ants.set(headers__anonymous="yes" if anonymous else "no")
+    ants.post(RAW if anonymous else RAW.replace(b"Message-ID: " + NAME.encode() + b"\r\n", b""))
+    [(order, row)] = ants.orders()
+    assert order.message_id == message_id(row.raw)
+    assert order.message_id not in ("", NAME)
+    [accepted] = ants.steps(order.message_id)
+    assert (accepted.what, accepted.facts["handed_on"]) == ("accepted", show(row.id))
+    assert accepted.facts["message_id"] == order.message_id
+    with ants.store.read() as connection:
+        found = trace(connection, order.message_id.strip("<>"))
+        assert [(each.queue, each.kind) for each in found.waiting] == [("out", "post")]
+        by_author = trace(connection, NAME)
+    expected = ["received", "accepted"] if anonymous else []
+    assert [each.what for each in by_author.steps] == expected
+    assert [each.queue for each in by_author.waiting] == (["out"] if anonymous else [])
 
 
 def test_dns_is_asked_while_no_transaction_is_open(ants: Ants) -> None:
@@ -168,19 +188,6 @@ def test_what_a_moderator_accepts_goes_out_though_the_rules_would_hold_it(ants: 
     assert ants.steps_named() == ["received", "held", "accepted"]
     assert ants.steps()[-1].facts["reason"] == "approved"
     assert ants.steps()[-1].facts["sentence"] == "A moderator accepted it."
-
-
-def test_a_moderators_token_lets_a_post_through_and_goes_no_further(ants: Ants) -> None:
-    ants.join("olga@example.net", role="moderator")
-    with ants.store.begin() as connection:
-        found = find_list(connection, "ant@example.com")
-        token = moderator_token(site_secret(connection), found.list_id, "olga@example.net")
-    ants.post(b"Approved: " + token.encode() + b"\r\n" + RAW)
-    [(order, row)] = ants.orders()
-    assert order.kind == "post"
-    assert token.encode() not in row.raw
-    assert b"approved:" not in row.raw.lower()
-    assert ants.steps()[-1].facts["reason"] == "approved"
 
 
 # Rejected and discarded
@@ -307,6 +314,9 @@ def test_a_post_whose_list_is_not_known_any_more_is_put_aside_not_lost(ants: Ant
     assert (row.id, row.raw) == (number, RAW)
     error = seen(ants.store, number).last_error
     assert error is not None and "removed" in error
+    [line] = ants.worker.said("shunted")
+    assert (line["level"], line["queue"], line["entry"]) == ("error", "in", show(number))
+    assert "removed" in line["reason"]
 
 
 def test_a_list_that_is_removed_between_the_decision_and_its_deed_loses_nothing(

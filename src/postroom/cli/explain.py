@@ -21,11 +21,11 @@ from postroom.cli.database import opened
 from postroom.cli.output import json_option, print_facts, print_object, print_table
 from postroom.lists.registry import find_list
 from postroom.mail.fields import Field, take_apart
-from postroom.posting.cook import cook
+from postroom.posting.cook import Cooked, cook
 from postroom.posting.decision import Decision, Hit, ListFacts, SenderFacts
 from postroom.posting.dns import Resolver
 from postroom.posting.facts import facts_for
-from postroom.posting.order import order_for, policy_for
+from postroom.posting.order import last_look, order_for, policy_for
 from postroom.posting.reading import Post, read, shown
 from postroom.posting.rules import decide, examine, not_used
 
@@ -81,14 +81,12 @@ def explain(
         found = find_list(connection, list_address)
         post = read(raw, _sender(raw) if sender is None else sender.strip("<> "))
         this, senders = facts_for(connection, found, post)
-    case = Case(
-        this,
-        senders,
-        post,
-        [*examine(this, post, senders)],
-        decide(this, post, senders),
-        _changes(options.settings(), this, post, raw),
-    )
+    settings = options.settings()
+    cooked = _cooked(settings, this, post, raw)
+    decision = last_look(decide(this, post, senders), cooked.raw, senders.tokens)
+    rules = examine(this, post, senders)
+    changes = _changes(settings, raw, cooked)
+    case = Case(this, senders, post, [*rules], decision, changes)
     if as_json:
         print_object(_facts(case))
     else:
@@ -113,13 +111,15 @@ def _sender(raw: bytes) -> str:
     return next(iter(read(raw, "").authors), "")
 
 
-def _changes(settings: Settings, this: ListFacts, post: Post, raw: bytes) -> Changes:
-    before = take_apart(raw)
+def _cooked(settings: Settings, this: ListFacts, post: Post, raw: bytes) -> Cooked:
     dns = settings.dns
     resolver = Resolver(dns.timeout, offline=dns.offline, nameservers=dns.servers)
     policy = policy_for(resolver, this.settings, post.authors)
-    cooked = cook(raw, order_for(this, post, settings.site.hostname, policy, time.time()))
-    after = take_apart(cooked.raw)
+    return cook(raw, order_for(this, post, settings.site.hostname, policy, time.time()))
+
+
+def _changes(settings: Settings, raw: bytes, cooked: Cooked) -> Changes:
+    before, after = take_apart(raw), take_apart(cooked.raw)
     notes = list(cooked.notes)
     if settings.arc.key:
         notes.append("sealed with ARC, if the mail server has checked the post")

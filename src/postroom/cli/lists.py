@@ -31,6 +31,7 @@ from postroom.mail.address import Mailbox
 from postroom.spool.upkeep import remove_list, rename_list
 
 CHUNK = 5000  # lists for each step of the progress bar
+FIRST, FIRST_ID = "you@example.org", "hello@example.org"  # in what is to be tried first
 
 
 @click.group(
@@ -254,13 +255,18 @@ def _say_what_next(options: Options, box: Mailbox) -> None:
         server = f"{json.dumps(where.path)}, local_hostname="
     else:  # a port that the system chose is known to `serve` alone
         server = f"{json.dumps(where.host)}, {where.port or 'PORT'}, "
-    text = "From: anne@example.org\nSubject: hello\n\nHello, list.\n"
-    sender, recipient, message = map(json.dumps, ("anne@example.org", str(box), text))
+    text = f"From: {FIRST}\nTo: {box}\nSubject: hello\nMessage-ID: <{FIRST_ID}>\n\nHello, list.\n"
+    sender, recipient, message = map(json.dumps, (FIRST, str(box), text))
     code = (
         f'import smtplib; smtplib.LMTP({server}"localhost")'
         f".sendmail({sender}, {recipient}, {message})"
     )
-    click.echo(f"Send it a first message while `{options.command('serve')}` runs:")
+    click.echo("Add yourself, with your own address:")
+    click.echo(f"  {options.command(f'member add {shlex.quote(str(box))} {FIRST}')}")
+    click.echo(f"Post something while `{options.command('serve')}` runs, as that member:")
     click.echo(f"  python3 -c {shlex.quote(code)}")
-    click.echo("and see it in its queue:")
-    click.echo(f"  {options.command('queue ls')}")
+    click.echo("See what became of it:")
+    click.echo(f"  {options.command(f'trace {FIRST_ID}')}")
+    click.echo("Print what your mail server must be told, and check that all works together:")
+    click.echo(f"  {options.command('mta postfix')}")
+    click.echo(f"  {options.command('doctor')}")

@@ -62,13 +62,13 @@ COMMANDS = {
     "serve": Lazy("postroom.cli.serve:serve", "Accept mail and send it on, until stopped."),
     "domain": Lazy("postroom.cli.domains:domain", "Mail domains and their aliases."),
     "list": Lazy("postroom.cli.lists:lists", "Mailing lists."),
-    "member": Lazy("postroom.cli.members:members", "Members of lists."),
+    "member": Lazy("postroom.cli.members:members", "Members, owners and moderators of lists."),
     "queue": Lazy("postroom.cli.queues:queue", "Mail that was accepted and waits."),
     "held": Lazy("postroom.cli.held:held", "Posts that wait for a moderator."),
     "explain": Lazy(
         "postroom.cli.explain:explain", "Show what would become of a post, without posting it."
     ),
-    "trace": Lazy("postroom.cli.trace:trace", "Where is my message? What became of it."),
+    "trace": Lazy("postroom.cli.trace:trace", "Show what became of a message."),
     "config": Lazy("postroom.cli.config:config", "The settings in force."),
     "mta": Lazy("postroom.cli.mta:mta", "Configuration for your mail server."),
     "doctor": Lazy("postroom.cli.doctor:doctor", "Look for what is wrong, and say what to do."),

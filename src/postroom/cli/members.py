@@ -187,17 +187,20 @@ def set_member(
 def token(options: Options, list_address: str, address: str) -> None:
     """Print the token by which an owner or moderator approves posts.
 
-    Whoever knows it can post as they like: it is theirs alone.
+    Whoever knows it can post as they like: it is theirs alone. It ends with the role: remove
+    somebody and add them again, and they have another one.
     """
     with opened(options) as store, store.begin() as connection:
         found = registry.find_list(connection, list_address)
         roles = roster.memberships(connection, found.key, [address])
-        if not any(each.role in ("owner", "moderator") for each in roles):
+        ours = [each for each in roles if each.role in ("owner", "moderator")]
+        if not ours:
             raise Failed(
                 f"{address!r} is neither owner nor moderator of {found.posting_address}: "
                 f"{options.command(f'member add {found.posting_address} ADDRESS --role owner')}"
             )
-        made = keys.moderator_token(keys.site_secret(connection), found.list_id, address)
+        secret, since = keys.site_secret(connection), ours[0].joined_at
+        made = keys.moderator_token(secret, found.list_id, address, since)
     click.echo(made)
     click.echo(
         "A post with this field in its header is accepted, and the field is taken out:", err=True

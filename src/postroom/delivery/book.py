@@ -23,7 +23,7 @@ from postroom.spool.handing import Handed, hand_on
 from postroom.spool.ids import IdMaker
 from postroom.spool.orders import OUT
 from postroom.spool.queue import Claim, Lost
-from postroom.spool.trouble import diagnose
+from postroom.spool.trouble import diagnose, of_the_database
 
 PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between attempts, while the database is in trouble
 T = TypeVar("T")
@@ -73,7 +73,9 @@ class Book:
                     raise
                 failed.append((post, error))
         ours = queue.still_ours(connection, [post.held for post in records])
-        failed += [(post, Lost(LOST)) for post in records if post.held.id not in ours]
+        failed += [
+            (post, Lost(LOST)) for post in records if (post.held.id, post.held.lease) not in ours
+        ]
         return failed
 
     def _record(self, connection: Connection, post: Active, every: Sequence[Record]) -> None:
@@ -120,8 +122,3 @@ class Book:
         if trouble.unhealthy or trouble.one_envelope:
             raise error
         self._log.error("queue not served", queue=OUT, reason=str(trouble))
-
-
-def of_the_database(error: Exception) -> bool:
-    """Whether the database is in trouble, rather than one post."""
-    return not diagnose(error, committing=False).one_envelope

@@ -13,12 +13,11 @@ import socket
 import ssl
 from base64 import b64encode
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Final, Literal, NamedTuple, cast
+from typing import Final, cast
 
 from postroom.base.places import Tcp
-from postroom.base.settings import Settings
+from postroom.delivery.access import PATIENT, Access, Deadlines, context_of
 from postroom.delivery.transaction import Exchange, Features, Outcome, Stage, Transaction
 from postroom.lmtp.codec import Answer, ReplyReader, command_line
 
@@ -31,54 +30,6 @@ Noted = Callable[[Outcome, bool], None]
 
 class ConnectError(Exception):
     """The server cannot be used now; `str()` says why, without a password."""
-
-
-class Deadlines(NamedTuple):
-    """Seconds for each step, as RFC 5321 4.5.3.2 has them; `connect` holds for TLS, too."""
-
-    connect: float = 30.0
-    greeting: float = 300.0
-    command: float = 300.0
-    data: float = 120.0  # for the reply to DATA
-    block: float = 180.0  # for a part of the message to be taken
-    final: float = 600.0  # for the reply after the dot
-
-
-PATIENT = Deadlines()
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Who we are to the servers. With `starttls` "auto" TLS is used where it works, whatever
-    the certificate says; with "always" it must work, and the certificate is verified."""
-
-    hello: str
-    starttls: Literal["auto", "always", "never"] = "auto"
-    user: str = ""
-    password: str = field(default="", repr=False)
-    recipients: int = 500  # of one transaction
-    tls: ssl.SSLContext | None = field(default=None, repr=False)  # None: made when needed
-
-
-def access_of(settings: Settings) -> Access:
-    """What the settings say of it."""
-    smtp = settings.smtp
-    return Access(
-        hello=smtp.hello or settings.site.hostname,
-        starttls=smtp.starttls,
-        user=smtp.user,
-        password=smtp.password,
-        recipients=smtp.recipients,
-        tls=_context(smtp.starttls == "always"),
-    )
-
-
-def _context(verified: bool) -> ssl.SSLContext:
-    if verified:
-        return ssl.create_default_context()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
 
 
 async def connect(server: Tcp, access: Access, deadlines: Deadlines = PATIENT) -> "Connection":
@@ -262,7 +213,7 @@ class Connection(asyncio.Protocol):
             # What comes in clear before TLS must not be taken for what comes within.
             raise ConnectError("it said more than it was asked before TLS began")
         assert self._transport is not None
-        context = self._access.tls or _context(self._access.starttls == "always")
+        context = self._access.tls or context_of(self._access.starttls == "always")
         try:
             async with asyncio.timeout(self._deadlines.connect):
                 transport = await self._loop.start_tls(

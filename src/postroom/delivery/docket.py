@@ -21,7 +21,7 @@ from sqlalchemy import Connection, select
 from postroom.base.observe import Facts, Log
 from postroom.delivery import ledger
 from postroom.delivery.active import WINDOW, Active, Single
-from postroom.delivery.book import LOST, Book, of_the_database
+from postroom.delivery.book import LOST, Book
 from postroom.delivery.desk import Desk
 from postroom.delivery.ledger import Expanded
 from postroom.delivery.transaction import prepare
@@ -29,6 +29,7 @@ from postroom.spool import ids, queue, steps
 from postroom.spool.orders import OUT, Order, order_of
 from postroom.spool.queue import Claim, Lost
 from postroom.spool.steps import Step
+from postroom.spool.trouble import of_the_database
 
 MOST_ACTIVE = 20  # posts under way
 MOST_OCTETS = 33_554_432  # of their messages, but always one
@@ -64,6 +65,7 @@ class Docket:
         self._personal = personal
         self._spawn, self._changed = spawn, changed
         self._beginning: list[Claim] = []
+        self._ending: list[Active] = []
         self._owed: list[Claim] = []  # to be given back as soon as the database allows
         self._mend_at = self._renew_at = 0.0
         self.stopping = False
@@ -82,6 +84,7 @@ class Docket:
             self._book.in_trouble(error)
             return False
         beginning = {held.id for held in self._beginning}
+        self._owed += [held for held in taken if held.id in beginning]
         taken = [held for held in taken if held.id not in beginning]
         for held in taken:
             for post in [post for post in self.posts if post.held.id == held.id]:
@@ -103,9 +106,10 @@ class Docket:
 
     def _room(self) -> tuple[int, int]:
         """For how many more posts there is room, and for how many octets of their messages."""
+        posts = [*self.posts, *self._ending]
         octets = sum(len(held.raw) for held in self._beginning)
-        octets += sum(post.content.size for post in self.posts)
-        return MOST_ACTIVE - len(self._beginning) - len(self.posts), MOST_OCTETS - octets
+        octets += sum(post.content.size for post in posts)
+        return MOST_ACTIVE - len(self._beginning) - len(posts), MOST_OCTETS - octets
 
     def _has_suspect(self) -> bool:
         """Whether there is a post that may have killed a process: it has no company, so that
@@ -125,6 +129,9 @@ class Docket:
             made = await self._desk.write(lambda connection: self._expand(connection, held, order))
             content = await asyncio.to_thread(prepare, held.raw)
             single = await asyncio.to_thread(self._personal, held) if order.personal else None
+        except asyncio.CancelledError:
+            self._owed.append(held)
+            raise
         except Exception as error:
             await self._fail(held, error)
             return
@@ -189,6 +196,7 @@ class Docket:
             self._spawn(self._look_again(post))
         elif post.passed:
             self.posts.remove(post)
+            self._ending.append(post)
             self._spawn(self._wind_up(post))
 
     async def _read(self, post: Active) -> None:
@@ -238,8 +246,11 @@ class Docket:
                 while await self._desk.write(lambda c: self._book.expire(c, post, WINDOW)):
                     pass
             room, octets = self._room()
-            crowded = room <= 1 or octets <= post.content.size  # others want the place
+            crowded = room <= 0 or octets <= 0  # others want the place
             wait, counts = await self._desk.write(lambda c: self._settle(c, post, now, crowded))
+        except asyncio.CancelledError:
+            self._owed.append(held)
+            raise
         except Lost as error:
             self._lost(held, error)
         except Exception as error:
@@ -251,7 +262,9 @@ class Docket:
             if wait is not None:
                 post.again(time.monotonic() + wait)
                 self.posts.append(post)
-                self.care_for(post)
+        finally:
+            self._ending.remove(post)
+        self.care_for(post)
         self._changed()
 
     def _settle(
@@ -316,17 +329,18 @@ class Docket:
         now = time.monotonic()
         if now < self._renew_at and now < self._mend_at:
             return
-        claims = [*self._beginning, *(post.held for post in self.posts)]
+        claims = [*self._beginning, *(post.held for post in [*self.posts, *self._ending])]
         mends = now >= self._mend_at
         # What has lived here for so long killed nobody.
         trusted = [each for each in self.posts if each.suspected and each.begun_at <= now - PROVED]
 
         def keep(connection: Connection) -> list[Claim]:
-            kept = queue.renew(connection, claims, LEASE)
+            at = time.time()
+            kept = queue.renew(connection, claims, LEASE, at)
             for each in trusted:
                 queue.forgive(connection, each.held)
             if mends:
-                queue.mend(connection, OUT)
+                queue.mend(connection, OUT, at)
             return kept
 
         kept = {(each.id, each.lease) for each in await self._desk.write(keep)}

@@ -10,13 +10,9 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
-import msgspec
 from sqlalchemy import (
-    ARRAY,
-    BindParameter,
     ColumnElement,
     Connection,
-    Integer,
     Update,
     and_,
     bindparam,
@@ -24,15 +20,15 @@ from sqlalchemy import (
     func,
     insert,
     literal,
-    literal_column,
     not_,
     or_,
     select,
     update,
 )
 
+from postroom.delivery.numbers import among
 from postroom.delivery.policy import About
-from postroom.mail.address import fold
+from postroom.mail.address import ascii_name, fold
 from postroom.mail.message import header_end
 from postroom.spool import queue
 from postroom.spool.handing import Handed, Letter
@@ -56,7 +52,7 @@ REFUSED: Final = 2  # the mail server refused it for good, or its time ran out
 GONE: Final = 3  # left the list, or wants no mail, before it was sent
 STATES: Final = ("pending", "sent", "refused", "gone")
 
-LONGEST_WAIT: Final = 2 * 86_400.0  # seconds; settings allow one day
+FURTHEST: Final = 2 * 86_400.0  # seconds; settings allow one day
 EXPIRED: Final = "not delivered in time"
 
 
@@ -193,7 +189,7 @@ def _there(list_key: int | None) -> ColumnElement[bool]:
 
 def _is_due(now: float) -> ColumnElement[bool]:
     """No wait is as long: later times were read off another clock."""
-    return or_(delivery.c.next_at <= now, delivery.c.next_at > now + LONGEST_WAIT)
+    return or_(delivery.c.next_at <= now, delivery.c.next_at > now + FURTHEST)
 
 
 def due(
@@ -204,7 +200,7 @@ def due(
     without: Collection[str] = (),
 ) -> list[Row]:
     """Up to `limit` recipients of a post who are due, in order, from beyond `after`; none of the
-    domains in `without` (folded), and none at all if the lease is lost."""
+    domains in `without` (folded, in Unicode), and none at all if the lease is lost."""
     wanted = (
         select(
             delivery.c.n,
@@ -223,7 +219,7 @@ def due(
         .order_by(delivery.c.n)
         .limit(limit)
     )
-    for domain in sorted(without):
+    for domain in sorted({*without, *map(ascii_name, without)}):
         wanted = wanted.where(
             not_(func.lower(delivery.c.email).endswith(f"@{domain}", autoescape=True))
         )
@@ -248,10 +244,7 @@ def leave_out(connection: Connection, held: Claim, numbers: Sequence[int]) -> No
     """These members left before their turn came. Does nothing if the lease is lost."""
     if numbers:
         where = (
-            (delivery.c.post == held.id)
-            & queue.is_ours(held)
-            & _among(connection, numbers)
-            & _STILL
+            (delivery.c.post == held.id) & queue.is_ours(held) & among(connection, numbers) & _STILL
         )
         connection.execute(update(delivery).where(where).values(state=GONE, next_at=None))
 
@@ -282,7 +275,7 @@ def record(connection: Connection, number: int, records: Sequence[Record]) -> No
         connection.execute(_REACHED, [one | {"of": number} for one in ones])
     for each in records:
         if each.reached and not _is_one(each):
-            where = (delivery.c.post == number) & _among(connection, each.reached) & _STILL
+            where = (delivery.c.post == number) & among(connection, each.reached) & _STILL
             connection.execute(_reached(where, each.id))
     told = [(each.id, one) for each in records for one in each.told]
     if told:
@@ -391,16 +384,3 @@ def done(connection: Connection, number: int) -> None:
     """Nobody is pending any more."""
     open_still = (post.c.id == number) & post.c.done_at.is_(None)
     connection.execute(update(post).where(open_still).values(done_at=time.time()))
-
-
-def _among(connection: Connection, numbers: Sequence[int]) -> ColumnElement[bool]:
-    """That `n` is one of these: one statement, however many, and the same text each time."""
-    first, last = numbers[0], numbers[-1]
-    if last - first + 1 == len(numbers):
-        return delivery.c.n.between(first, last)
-    if connection.dialect.name == "sqlite":
-        every: BindParameter[str] = bindparam(
-            "numbers", msgspec.json.encode(list(numbers)).decode()
-        )
-        return delivery.c.n.in_(select(literal_column("value")).select_from(func.json_each(every)))
-    return delivery.c.n == func.any(bindparam("numbers", list(numbers), ARRAY(Integer)))

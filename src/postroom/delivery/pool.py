@@ -17,15 +17,8 @@ from time import monotonic
 from postroom.base.observe import Log
 from postroom.base.places import Tcp, parse_server
 from postroom.base.settings import Settings
-from postroom.delivery.connection import (
-    PATIENT,
-    Access,
-    ConnectError,
-    Connection,
-    Deadlines,
-    access_of,
-    connect,
-)
+from postroom.delivery.access import PATIENT, Access, Deadlines, access_of
+from postroom.delivery.connection import ConnectError, Connection, connect
 from postroom.delivery.transaction import Outcome
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from postroom.base.places import Tcp, parse_server
 from postroom.base.settings import DEFAULT_OWNER, Settings
-from postroom.delivery.connection import Access, access_of
+from postroom.delivery.access import Access, access_of
 from postroom.delivery.policy import subject
 from postroom.delivery.transaction import Fate, Stage, Verdict
 from postroom.doctor.findings import FAILURE, OK, WARNING, Finding

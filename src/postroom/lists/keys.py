@@ -3,30 +3,35 @@
 For: the unsubscribe link of a post (RFC 8058), and the token by which an owner or moderator
 approves a post by mail. Guarantees: without the site's secret neither can be made; each is
 bound to its purpose, to one list (by its list-id, which never changes) and to one address, and
-is compared in constant time; neither needs the database to be read. A wrong one is told from a
-right one by the value returned: nothing raises but the database.
+is compared in constant time. A wrong one is told from a right one by the value returned: nothing
+raises but the database.
 
 Formats. MAC is HMAC-SHA256 over PURPOSE NUL LIST-ID NUL ADDRESS, the address in the form of
-`roster.same_address`; neither purpose nor list-id can hold NUL.
+`roster.same_address`; for moderators NUL and the time when they got the role follow, as Python
+writes a float. Neither purpose nor list-id can hold NUL.
 
 - unsubscribe token: base64url(ADDRESS) "." base64url(the first 16 octets of MAC), unpadded
 - moderator token: base32(the first 10 octets of MAC), in groups of four with hyphens
   between, as in ABCD-EFGH-IJKL-MNOP; read in any case, hyphens and blanks ignored
 
-Tokens do not expire: they end with the membership, which whoever reads them must look up.
+Tokens do not expire: they end with the membership, which whoever reads them must look up. Who
+is made moderator once more gets another token, so one that became known can be taken back.
 """
 
 import base64
 import binascii
 import hashlib
 import hmac
+import re
 import secrets
+from collections.abc import Iterable
 from typing import Final
 
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from postroom.lists.roster import same_address
+from postroom.store.schema import address, member
 from postroom.store.schema import secret as secrets_table
 
 SECRET_SIZE: Final = 32  # octets
@@ -34,6 +39,7 @@ LONGEST: Final = 1024  # characters of a token that is looked at
 _NAME: Final = "site"
 _UNSUBSCRIBE: Final = b"unsubscribe"
 _MODERATOR: Final = b"moderator"
+_PLAIN: Final = re.compile(r"[A-Z2-7]{16}")
 
 
 def site_secret(connection: Connection) -> bytes:
@@ -70,19 +76,44 @@ def read_unsubscribe_token(secret: bytes, list_id: str, token: str) -> str | Non
     return email if _same(wanted, token) else None
 
 
-def moderator_token(secret: bytes, list_id: str, email: str) -> str:
-    """The token by which this owner or moderator approves posts to the list. Pure."""
-    mac = _mac(secret, _MODERATOR, list_id, same_address(email))
+def moderator_token(secret: bytes, list_id: str, email: str, since: float) -> str:
+    """The token by which this owner or moderator, in that role `since` then, approves posts to
+    the list. Pure."""
+    mac = _mac(secret, _MODERATOR, list_id, f"{same_address(email)}\0{since!r}")
     text = base64.b32encode(mac[:10]).decode()
     return "-".join(text[first : first + 4] for first in range(0, len(text), 4))
 
 
-def is_moderator_token(secret: bytes, list_id: str, email: str, token: str) -> bool:
-    """Whether this is that owner's or moderator's token. Pure; any text will do."""
-    if len(token) > LONGEST:
-        return False
-    plain = "".join(token.replace("-", " ").split()).upper()
-    return _same(moderator_token(secret, list_id, email).replace("-", ""), plain)
+def moderator_tokens(connection: Connection, list_key: int, list_id: str) -> frozenset[str]:
+    """All tokens that approve posts to a list, without hyphens; one statement. Nothing is
+    written: where there is no secret yet there is no token either."""
+    ours = (member.c.list == list_key) & member.c.role.in_(["owner", "moderator"])
+    found = (
+        select(address.c.folded, member.c.joined_at, secrets_table.c.value)
+        .join_from(member, address)
+        .join(secrets_table, secrets_table.c.name == _NAME)
+        .where(ours)
+    )
+    return frozenset(
+        plain_token(moderator_token(bytes(key), list_id, email, since))
+        for email, since, key in connection.execute(found)
+    )
+
+
+def plain_token(text: str) -> str:
+    """A moderator token that somebody wrote, without hyphens and blanks; "" if this text has not
+    the form of one. Pure; any text will do."""
+    if len(text) > LONGEST:
+        return ""
+    plain = "".join(text.replace("-", " ").split()).upper()
+    return plain if _PLAIN.fullmatch(plain) else ""
+
+
+def is_moderator_token(tokens: Iterable[str], text: str) -> bool:
+    """Whether this is one of these tokens (see `moderator_tokens`). Pure; any text will do."""
+    plain = plain_token(text)
+    same = [_same(each, plain) for each in tokens]  # all of them, so that time tells nothing
+    return bool(plain) and any(same)
 
 
 def _unsubscribe_mac(secret: bytes, list_id: str, folded: str) -> bytes:

@@ -22,11 +22,25 @@ _ATOMS = re.compile(r"[\w !#$%&'*+/=?^`{|}~-]+", re.ASCII)
 # Possessive, and without "?" inside: a value full of beginnings costs linear time.
 _WORD = re.compile(r"=\?([!->@-~]{1,60}+)\?([bBqQ])\?([^?]*+)\?=")
 _HEX = re.compile(rb"=([0-9A-Fa-f]{2})")
-# Codecs that are no charsets of mail: slow on hostile input, or for programmers.
-_NO_CHARSETS = {"idna", "punycode", "raw_unicode_escape", "undefined", "unicode_escape"}
+# Charsets of mail. No other name is looked up: Python keeps each one that it was ever asked for,
+# and has codecs that are slow on hostile input, or for programmers.
+_CHARSETS = """
+    us-ascii ascii utf-8 utf-7 unicode-1-1-utf-7 utf-16 utf-16be utf-16le utf-32 utf-32be utf-32le
+    iso-8859-1 iso-8859-2 iso-8859-3 iso-8859-4 iso-8859-5 iso-8859-6 iso-8859-7 iso-8859-8
+    iso-8859-9 iso-8859-10 iso-8859-11 iso-8859-13 iso-8859-14 iso-8859-15 iso-8859-16
+    latin1 latin2 latin3 latin4 latin5 latin6 latin7 latin8 latin9 latin10
+    windows-1250 windows-1251 windows-1252 windows-1253 windows-1254 windows-1255 windows-1256
+    windows-1257 windows-1258 cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 cp1257 cp1258
+    cp437 cp850 cp852 cp855 cp857 cp858 cp862 cp866 cp874 cp932 cp949 cp950 ibm437 ibm850 ibm852
+    ibm855 ibm866 koi8-r koi8-u koi8-t kz1048 ptcp154 tis-620 macintosh mac-cyrillic mac-roman
+    gb2312 gbk gb18030 hz-gb-2312 hz big5 big5-hkscs euc-cn euc-kr ks_c_5601-1987 ksc5601 johab
+    uhc iso-2022-kr euc-jp shift_jis sjis ms932 ms-kanji iso-2022-jp iso-2022-jp-1 iso-2022-jp-2
+    iso-2022-jp-3 iso-2022-jp-ext shift_jis-2004 euc-jis-2004
+"""
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
 MOST = 65_536  # octets of one field that are read; what is longer is not meant for people
 WIDTH = 76  # of a line that we write
+LONGEST_CHARSET = 60  # characters of a name
 LONGEST_WORD = 900  # octets that we leave unbroken; a line may have 998 (RFC 5322 2.1.1)
 
 
@@ -216,10 +230,17 @@ def _word_octets(kind: str, payload: str) -> bytes | None:
 
 def in_charset(octets: bytes, charset: str) -> str:
     """Octets as text in the charset that a sender names; UTF-8 where that is none. Never raises."""
-    try:
-        codec = codecs.lookup(charset.partition("*")[0] or "utf-8")  # "*": RFC 2231 5
-        if codec.name.replace("-", "_") in _NO_CHARSETS:
-            raise LookupError
-        return octets.decode(codec.name, "replace")
-    except (LookupError, ValueError):  # a charset that nobody knows
-        return octets.decode("utf-8", "replace")
+    name = charset[:LONGEST_CHARSET].partition("*")[0]  # "*": RFC 2231 5
+    return octets.decode(_CODECS.get(_plain(name), "utf-8"), "replace")
+
+
+def _plain(charset: str) -> str:
+    """The name of a charset, whatever stands between its letters and digits."""
+    return "".join(filter(str.isalnum, charset.lower())).removeprefix("x")
+
+
+_CODECS = {_plain(each): codecs.lookup(each).name for each in _CHARSETS.split()} | {
+    "windows31j": "cp932",
+    "iso88598i": "iso8859-8",  # RFC 1556: in which order it is shown is not our concern
+    "iso88598e": "iso8859-8",
+}

@@ -27,9 +27,14 @@ DAY: Final = 86_400.0
 HELD_EVERY: Final = DAY  # seconds between two notices to an author that a post waits
 # A rejected post is lost to its author if nobody says so: often, but no loop can live on it.
 REJECTED_EVERY: Final = 600.0
+# What strangers send may have a forged sender, who gets the notice: a list that tells each of
+# them could be made to flood others.
+AUTHORS_EVERY: Final = 10.0
 OWNERS: Final = ""  # stands for a list's owners and moderators
+STRANGERS: Final = ""  # the same for all who are not on a list
 TELL_HELD: Final = "held"
 TELL_REJECTED: Final = "rejected"
+TELL_AUTHORS: Final = "authors"
 KEPT: Final = 30 * DAY  # longer than any interval
 
 

@@ -19,6 +19,7 @@ from postroom.base.settings import DEFAULT_OWNER
 from postroom.lists.registry import MailingList
 from postroom.lists.roster import same_address
 from postroom.mail.fields import field, take_apart, unstructured
+from postroom.mail.loops import LOOP, MOST_RECEIVED
 from postroom.mail.message import header_end, message_id
 from postroom.notices.render import WIDTH, Templates, Text, Value, one_line
 from postroom.spool.handing import Handed, Letter
@@ -27,12 +28,11 @@ from postroom.spool.ids import show
 from postroom.spool.metadata import Metadata
 from postroom.spool.orders import OUT, Order
 
-MARKER: Final = "X-Postroom-Loop"
-MOST_RECEIVED: Final = 50  # fields; a message with more goes in circles
 HEADER: Final = 16_384  # octets of a header that are attached
 BEGINNING: Final = 14  # lines of a post that a notice shows: about a kilobyte
 LISTED: Final = 25  # posts in a summary
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,248}>")
+_IDENTIFYING = ("from", "subject", "date", "message-id")
 _LINE = 900  # octets of a line that needs no encoding (RFC 5322 2.1.1: 998)
 
 
@@ -65,6 +65,13 @@ def owner_address(posting_address: str) -> str:
     """The address of the owners of a list."""
     local, _, domain = posting_address.rpartition("@")
     return f"{local}-owner@{domain}"
+
+
+def identifying(header: bytes) -> bytes:
+    """Of the header of a message only what tells which one it was."""
+    found = take_apart(header[: 2 * HEADER])
+    fields = [each for name in _IDENTIFYING if (each := found.first(name))]
+    return b"".join(each.raw[:_LINE].rstrip(b"\r\n") + b"\r\n" for each in fields)
 
 
 def is_nobody(site_owner: str) -> bool:
@@ -173,7 +180,7 @@ def for_owners(
     """
     parts = take_apart(raw)
     endpoint = owner_address(facts["listname"]) if "listname" in facts else site_owner
-    if any(same_address(each.text) == same_address(endpoint) for each in parts.all(MARKER.lower())):
+    if any(same_address(each.text) == same_address(endpoint) for each in parts.all(LOOP.lower())):
         return Stopped("loop", f"it was sent to {endpoint} before and came back")
     if (hops := len(parts.all("received"))) > MOST_RECEIVED:
         return Stopped("loop", f"it has {hops} Received fields: it goes in circles")
@@ -186,7 +193,7 @@ def for_owners(
         people = [site_owner]
     if not people:
         return Stopped("loop", f"all who get mail for {endpoint} are that address itself")
-    marked = parts.on_top([field(MARKER, endpoint, utf8=True)]).joined()
+    marked = parts.on_top([field(LOOP, endpoint, utf8=True)]).joined()
     order = Order(
         kind="owner",
         sender=_failures_to(facts.get("envsender", site_owner)) if sender else "",

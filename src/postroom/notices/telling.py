@@ -3,7 +3,9 @@
 For: the stages that hold, reject or pass on mail, and moderators. Each function works in the
 caller's transaction and gives back what is to be handed on to `out` in it, so a notice goes out
 exactly if what it tells of was committed. Guarantees: the rules of courtesy are asked first;
-nobody who leads back to the list is told. Fails with the database's errors.
+nobody who leads back to the list is told; of all who are not on a list one is told at a time, and
+gets little of what they sent back, since anybody may have sent it in their name. Fails with the
+database's errors.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,13 +13,16 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import Connection
 
 from postroom.lists.registry import MailingList
-from postroom.lists.roster import same_address, staff
+from postroom.lists.roster import memberships, same_address, staff
 from postroom.lists.settings import Notices
 from postroom.notices import letters
 from postroom.notices.courtesy import (
+    AUTHORS_EVERY,
     HELD_EVERY,
     OWNERS,
     REJECTED_EVERY,
+    STRANGERS,
+    TELL_AUTHORS,
     TELL_HELD,
     TELL_REJECTED,
     due_summaries,
@@ -46,9 +51,11 @@ def tell_rejected(
     (`every` 0)."""
     if why := _unanswerable(connection, post.sender, automatic):
         return why
-    if every and not may_tell(connection, of.key, TELL_REJECTED, post.sender, every, now):
-        return "the author was told of another post a moment ago"
-    return letters.rejected(house, of, post, header, reason, now)
+    if every and (why := _told_lately(connection, of, TELL_REJECTED, post.sender, every, now)):
+        return why
+    known = memberships(connection, of.key, [post.sender])
+    beside = header if known else letters.identifying(header)
+    return letters.rejected(house, of, post, beside, reason, now)
 
 
 def tell_held(
@@ -66,7 +73,7 @@ def tell_held(
     if (
         notices.authors
         and not _unanswerable(connection, post.sender, automatic)
-        and may_tell(connection, of.key, TELL_HELD, post.sender, HELD_EVERY, now)
+        and not _told_lately(connection, of, TELL_HELD, post.sender, HELD_EVERY, now)
     ):
         told.append(letters.held_author(house, of, post, now))
     every = notices.owners_every * 3600
@@ -108,6 +115,21 @@ def pass_to_owners(
     people = [] if list_key is None else [each.email for each in staff(connection, list_key)]
     ours = _circular(connection, list_key, [*people, site_owner])
     return for_owners(raw, sender, facts, list_key, people, ours, site_owner)
+
+
+def _told_lately(
+    connection: Connection, of: MailingList, kind: str, author: str, every: float, now: float
+) -> str:
+    """Why an author must not be told now; "" if they may be, and then they count as told."""
+    with connection.begin_nested() as attempt:
+        if not may_tell(connection, of.key, kind, author, every, now):
+            return "the author was told of another post a moment ago"
+        if memberships(connection, of.key, [author]) or may_tell(
+            connection, of.key, TELL_AUTHORS, STRANGERS, AUTHORS_EVERY, now
+        ):
+            return ""
+        attempt.rollback()  # so that this author is told next time
+    return "somebody else who is not on the list was told a moment ago"
 
 
 def _unanswerable(connection: Connection, sender: str, automatic: bool) -> str:

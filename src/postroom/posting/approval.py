@@ -1,9 +1,10 @@
 """A moderator's token does not go out.
 
 For: cooking. A post may carry the token in a field, or in its first line ("Approved: TOKEN").
-Guarantees: the fields go, the line goes, and a long enough token is blacked out wherever else
-it stands, in base64 too; a post that offers no token keeps every octet of its body. Never
-raises. Where a token is spelled in some other way (in UTF-16, say) it is not found.
+Guarantees: the fields go, the line goes, and the token is blacked out where else it stands in the
+body on one line, in base64 too; a post that offers no token keeps every octet of its body. Never
+raises. A token that is spelled in some other way is not found here, but by `visible`, which
+then keeps the post from going out.
 """
 
 import binascii
@@ -11,18 +12,19 @@ import re
 from base64 import b64decode, encodebytes
 from typing import Final
 
+from postroom.lists.keys import plain_token
 from postroom.mail.fields import Parts
 from postroom.posting.mime import newline_of
 
 FIELDS: Final = ("approved", "approve", "x-approved", "x-approve")
 _RUN = re.compile(rb"(?:(?<=[\r\n])|\A)(?:[A-Za-z0-9+/]{4,}+={0,2}[ \t]*+(?:\r\n|\n|\r|\Z))++")
-LEAST: Final = 6  # octets; blacking out shorter ones would hit words
 
 
 def without_approval(parts: Parts, token: str) -> Parts:
-    """The message without the fields, and without this token in its body ("": there is none)."""
+    """The message without the fields, and without this token in its body; text that has not the
+    form of a token is none."""
     parts = parts.without(FIELDS)
-    secret = token.strip().encode()
+    secret = rb"[ \t-]*+".join(each.encode() for each in plain_token(token))
     if not secret:
         return parts
     rest = _cleaned(parts.rest, secret)
@@ -32,14 +34,10 @@ def without_approval(parts: Parts, token: str) -> Parts:
 
 
 def _cleaned(text: bytes, secret: bytes) -> bytes:
-    """Without the line, and without the token elsewhere."""
-    quoted = secret.replace(b"=", b"=3D")
-    both = re.escape(secret) + (b"|" + re.escape(quoted) if quoted != secret else b"")
-    line = rb"(?:\A|(?<=[\r\n]))[ \t]*+approved?[ \t]*:[ \t]*(?:%b)[ \t]*+(?:\r\n|\n|\r|\Z)" % both
+    """Without the line, and without the token elsewhere; `secret` is a pattern."""
+    line = rb"(?:\A|(?<=[\r\n]))[ \t]*+approved?[ \t]*:[ \t]*%b[ \t]*+(?:\r\n|\n|\r|\Z)" % secret
     text = re.sub(line, b"", text, count=1, flags=re.IGNORECASE)
-    if len(secret) >= LEAST:
-        text = text.replace(quoted, b"*" * len(secret)).replace(secret, b"*" * len(secret))
-    return text
+    return re.sub(secret, lambda found: b"*" * len(found[0]), text, flags=re.IGNORECASE)
 
 
 def _decoded(run: bytes, secret: bytes) -> bytes:

@@ -16,6 +16,7 @@ Reason = Literal[
     "approved",
     "emergency",
     "no-sender",
+    "automatic",
     "suspicious",
     "too-big",
     "too-many-recipients",
@@ -24,6 +25,7 @@ Reason = Literal[
     "announce-only",
     "member-moderated",
     "nonmember",
+    "token-visible",
     "accepted",
 ]
 
@@ -58,11 +60,13 @@ class Membership(NamedTuple):
 
 class SenderFacts(NamedTuple):
     """What is known of a post's senders: their rows on the list, whether the post carries the
-    right moderator token, and whether a moderator has accepted it by a command."""
+    right moderator token, and whether a moderator has accepted it by a command. `tokens` are
+    those of the list's owners and moderators, which must not go out (`lists.keys`)."""
 
     memberships: tuple[Membership, ...] = ()
     approved: bool = False
     accepted: bool = False
+    tokens: frozenset[str] = frozenset()
 
 
 class Hit(NamedTuple):

@@ -8,14 +8,14 @@ list is gone, and with the database's errors.
 
 from sqlalchemy import Connection, select
 
-from postroom.lists.keys import is_moderator_token
+from postroom.lists.keys import is_moderator_token, moderator_tokens
 from postroom.lists.preferences import preferences
 from postroom.lists.registry import MailingList
-from postroom.lists.roster import memberships, staff
+from postroom.lists.roster import memberships
 from postroom.mail.address import Mailbox, parse_mailbox
 from postroom.posting.decision import ListFacts, Membership, SenderFacts
 from postroom.posting.reading import Post
-from postroom.store.schema import domain, secret
+from postroom.store.schema import domain
 
 
 def facts_for(
@@ -35,14 +35,5 @@ def facts_for(
         Membership(each.email, each.role, each.moderation)
         for each in memberships(connection, found.key, post.senders)
     )
-    return this, SenderFacts(known, bool(post.approval) and _is_approved(connection, found, post))
-
-
-def _is_approved(connection: Connection, found: MailingList, post: Post) -> bool:
-    """Whether the post holds the token of an owner or moderator."""
-    # Read here: to ask for the secret makes one, and where there is none no token is right.
-    key = connection.scalar(select(secret.c.value).where(secret.c.name == "site"))
-    return key is not None and any(
-        is_moderator_token(bytes(key), found.list_id, each.email, post.approval)
-        for each in staff(connection, found.key)
-    )
+    tokens = moderator_tokens(connection, found.key, found.list_id)
+    return this, SenderFacts(known, is_moderator_token(tokens, post.approval), tokens=tokens)

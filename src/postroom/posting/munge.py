@@ -18,7 +18,8 @@ from typing import Final, Literal, NamedTuple
 from postroom.lists.settings import Dmarc, Headers
 from postroom.mail.address import AddressError, Mailbox, ascii_name, fold, parse_mailbox
 from postroom.mail.fields import MOST, Field, Parts, field, phrase
-from postroom.posting.own import LOOP, date
+from postroom.mail.loops import LOOP
+from postroom.posting.own import date
 from postroom.posting.reading import Author, mailboxes
 
 Policy = Literal["none", "quarantine", "reject"]

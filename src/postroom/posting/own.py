@@ -14,8 +14,8 @@ from urllib.parse import quote
 from postroom.lists.settings import ListSettings
 from postroom.mail.address import Mailbox, ascii_name, parse_mailbox
 from postroom.mail.fields import Field, field, phrase
+from postroom.mail.loops import LOOP
 
-LOOP: Final = "X-Postroom-Loop"
 UNSUBSCRIBE: Final = "List-Unsubscribe"
 # What is there of these when a post comes in is another list's. One that knows nothing of the
 # lists it is nested in does not pass their fields through (RFC 2919 7, RFC 2369 4).

@@ -14,13 +14,14 @@ import string
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from postroom.lists.keys import plain_token
 from postroom.lists.roster import same_address
 from postroom.mail.address import fold, is_person
 from postroom.mail.fields import Field, Parts, decoded, in_charset, take_apart
+from postroom.mail.loops import LOOP
 from postroom.mail.message import message_id
 from postroom.posting import approval
 from postroom.posting.mime import Kind, kind_of
-from postroom.posting.own import LOOP
 
 HEADER = 1_048_576  # octets of the header that are read
 BODY = 65_536  # octets of the body that are looked at
@@ -33,7 +34,7 @@ LINE = 400  # characters of each
 TEXT = 4_096  # octets of the first text part that become lines
 DEPTH = 10  # parts within parts that are followed
 
-_APPROVAL_LINE = re.compile(r"approved?\s*:\s*(\S+)", re.IGNORECASE)
+_APPROVAL_LINE = re.compile(r"approved?\s*:\s*(\S.*)", re.IGNORECASE)
 _TOKEN = re.compile(r'\\.|[\\"()<>,;:]|[^\\"()<>,;:]+', re.DOTALL)
 _SEPARATORS = re.compile(r'[\s<>,;:"()]+')
 _ID = re.compile(r"<([^<>]*)>")
@@ -57,9 +58,9 @@ class Post(NamedTuple):
     envelope sender. `to` and `cc` hold the Resent- fields too; `recipients` counts what stands
     in both, readable or not. `size` is in octets. `list_ids` and `loops` are folded.
     `auto_submitted` and `precedence` are their first words, folded. `approval` is what is
-    offered as moderator token. `first_lines` are of the first text part, without blank ones.
-    `report` is a delivery status or disposition notification. What is `automatic` must never
-    be answered (RFC 3834 2).
+    offered as moderator token: the first that has the form of one. `first_lines` are of the
+    first text part, without blank ones. `report` is a delivery status or disposition
+    notification. What is `automatic` must never be answered (RFC 3834 2).
     """
 
     sender: str
@@ -275,10 +276,10 @@ def _first_word(fields: Sequence[Field], name: str) -> str:
 
 
 def _approval(fields: Sequence[Field], lines: Sequence[str]) -> str:
-    for each in _first(fields, approval.FIELDS, most=1):
-        return shown(each)
+    offers = [shown(each) for each in _first(fields, approval.FIELDS)]
     match = _APPROVAL_LINE.fullmatch(lines[0]) if lines else None
-    return match[1] if match else ""
+    offers += [match[1]] if match else []
+    return next((each for each in offers if plain_token(each)), "")
 
 
 def _first_lines(message: Parts) -> tuple[str, ...]:

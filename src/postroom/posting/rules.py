@@ -18,6 +18,7 @@ what nobody wants does not wait for a moderator because it is also too big:
 
 - no-sender: a report or an automatic answer to nobody is discarded; what names no author and
   has the null sender is held. The null sender with an author goes on.
+- automatic: an automatic answer with a sender is held.
 - suspicious, too-big, too-many-recipients, not-named, administrivia.
 - announce-only, member-moderated, nonmember. Owners and moderators post freely here, and only
   here. If any of a post's senders is a member, members' rules hold, else those for nonmembers;
@@ -33,11 +34,11 @@ from postroom.lists.endpoint import host_of
 from postroom.lists.patterns import MAX_TEXT, PatternError, Suspicion, compiled, suspicion
 from postroom.lists.settings import Action, Posting
 from postroom.mail.address import ascii_name, fold
+from postroom.mail.loops import MOST_RECEIVED
 from postroom.posting.administrivia import command_in
 from postroom.posting.decision import SEVERITY, Decision, Hit, ListFacts, Reason, SenderFacts
 from postroom.posting.reading import HEADER, Post, folded
 
-MOST_HOPS: Final = 50  # Received fields, RFC 5321 6.3 asks for a limit that is large
 MOST_MATCHED: Final = 100  # addresses of a post that patterns are tried on
 LONGEST: Final = 254  # characters of each; no longer address can be written to (RFC 5321)
 MOST_LABELS: Final = 127  # of a domain name (RFC 1035 2.3.4)
@@ -90,8 +91,8 @@ def loop(this: ListFacts, post: Post, _: SenderFacts) -> Hit | None:
         why = f"it has been through {address} already: it holds its loop marker"
     elif _is_own_bounce_address(this, post.sender):
         why = f"{address} sent it itself"
-    elif post.received > MOST_HOPS:
-        why = f"it has passed {post.received} servers, more than {MOST_HOPS}"
+    elif post.received > MOST_RECEIVED:
+        why = f"it has passed {post.received} servers, more than {MOST_RECEIVED}"
     else:
         return None
     return Hit("loop", "discard", f"The post goes in circles: {why}.")
@@ -140,6 +141,14 @@ def no_sender(this: ListFacts, post: Post, _: SenderFacts) -> Hit | None:
     if post.authors:
         return None
     return _hold("no-sender", "The post does not say who wrote it")
+
+
+def automatic(this: ListFacts, post: Post, _: SenderFacts) -> Hit | None:
+    """Answers of programs to what went out (RFC 3834 5), with a sender whom all would see. What
+    programs send on their own account (auto-generated: commits, cron) is for a list to want."""
+    if not post.sender or post.auto_submitted != "auto-replied":
+        return None
+    return _hold("automatic", "The post is an automatic answer (Auto-Submitted: auto-replied)")
 
 
 def suspicious(this: ListFacts, post: Post, _: SenderFacts) -> Hit | None:
@@ -239,6 +248,7 @@ CHAIN: Final[tuple[tuple[Reason, Rule], ...]] = (
     ("approved", approved),
     ("emergency", emergency),
     ("no-sender", no_sender),
+    ("automatic", automatic),
     ("suspicious", suspicious),
     ("too-big", too_big),
     ("too-many-recipients", too_many_recipients),
@@ -308,8 +318,8 @@ def _hit(this: ListFacts, rule: Reason, action: Action, why: str) -> Hit:
     return Hit(rule, action, f"{why}, so the post was dropped.")
 
 
-def _hold(rule: Reason, why: str, advice: str = "The author need not do anything.") -> Hit:
-    return Hit(rule, "hold", f"{why}, so a moderator looks at the post first. {advice}")
+def _hold(rule: Reason, why: str, advice: str = "") -> Hit:
+    return Hit(rule, "hold", f"{why}, so a moderator looks at the post first. {advice}".rstrip())
 
 
 def _appeal(this: ListFacts) -> str:

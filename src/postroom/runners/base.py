@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from postroom.base.observe import Facts, Log
 from postroom.spool import ids, queue
 from postroom.spool.queue import Claim, Lost
-from postroom.spool.trouble import Trouble, diagnose
+from postroom.spool.trouble import diagnose, of_the_database
 from postroom.store.engine import Store
 
 ATTEMPTS = 5  # and then it is put aside
@@ -37,12 +37,13 @@ Act = Callable[[Connection], None]
 class Outcome(NamedTuple):
     """What is to become of an entry. `act` does it in the caller's transaction; the entry is
     then removed, unless it `moves`: then the act says itself what becomes of it. `event` and
-    `facts` are for the log, written after the commit."""
+    `facts` are for the log, written after the commit; as an error if it is `bad`."""
 
     act: Act
     event: str
     facts: Facts
     moves: bool = False
+    bad: bool = False
 
 
 class Runner(Protocol):
@@ -109,7 +110,7 @@ class Worker:
             return True
         except Exception as error:
             trouble = diagnose(error, committing=False)
-            if trouble.unhealthy or not _of_the_database(trouble):
+            if trouble.unhealthy or trouble.one_envelope:
                 raise
             self._log.error("queue not served", queue=self._runner.queue, reason=str(trouble))
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
@@ -135,7 +136,7 @@ class Worker:
             self._commit(done, claims[len(done) :])
         except Exception as error:
             # Else it may be one of them that ends this process: then the attempt counts.
-            if isinstance(error, Lost) or _of_the_database(diagnose(error, committing=False)):
+            if isinstance(error, Lost) or of_the_database(error):
                 self._let_go(claims)
             raise
         return True
@@ -157,7 +158,7 @@ class Worker:
         try:
             return self._runner.process(held, self._store)
         except Exception as error:
-            if _of_the_database(diagnose(error, committing=False)):
+            if of_the_database(error):
                 raise
             return traceback.format_exc()
 
@@ -172,7 +173,8 @@ class Worker:
                 if isinstance(outcome, str):
                     failed.append(self._fail(connection, held, outcome))
                     continue
-                said.append((outcome.event, {"entry": ids.show(held.id)} | outcome.facts))
+                line = outcome.event, {"entry": ids.show(held.id)} | outcome.facts
+                (failed if outcome.bad else said).append(line)
                 if not outcome.moves:
                     finished.append(held)
             if finished:
@@ -191,7 +193,7 @@ class Worker:
         except Lost:
             raise
         except Exception as error:
-            if _of_the_database(diagnose(error, committing=False)):
+            if of_the_database(error):
                 raise
             return traceback.format_exc()
         return outcome
@@ -223,8 +225,3 @@ class Worker:
                 self._log.warning("entries not given back yet", reason=str(error).split("\n")[0])
                 return
             self._owed.pop()
-
-
-def _of_the_database(trouble: Trouble) -> bool:
-    """Whether the database is in trouble, rather than one entry."""
-    return not trouble.one_envelope

@@ -21,10 +21,10 @@ from postroom.mail.message import message_id
 from postroom.notices.letters import House, Stopped
 from postroom.notices.telling import pass_to_owners, tell_held, tell_rejected
 from postroom.posting.cook import cook
-from postroom.posting.decision import Decision, ListFacts
+from postroom.posting.decision import Decision, ListFacts, SenderFacts
 from postroom.posting.dns import Resolver
 from postroom.posting.facts import facts_for
-from postroom.posting.order import order_for, policy_for
+from postroom.posting.order import last_look, order_for, policy_for
 from postroom.posting.reading import Post, read
 from postroom.posting.rules import decide
 from postroom.runners.base import Outcome
@@ -71,6 +71,7 @@ class Case(NamedTuple):
     held: Claim
     of: MailingList
     this: ListFacts
+    senders: SenderFacts
     post: Post
     decision: Decision
     arrival: Arrival
@@ -98,7 +99,7 @@ class Incoming:
             arrival = _arrival(connection, held)
         if held.metadata.get("approved"):
             senders = senders._replace(accepted=True)
-        case = Case(held, of, this, post, decide(this, post, senders), arrival)
+        case = Case(held, of, this, senders, post, decide(this, post, senders), arrival)
         if case.decision.action == "accept":
             return self._accept(case)
         if case.decision.action == "hold":
@@ -113,12 +114,15 @@ class Incoming:
         asked = order_for(case.this, case.post, site.house.hostname, policy, time.time())
         asked = asked._replace(**arrival._asdict(), entry_id=show(case.held.id))
         cooked = cook(case.held.raw, asked)
+        decision = last_look(case.decision, cooked.raw, case.senders.tokens)
+        if decision.action != "accept":
+            return self._hold(case._replace(decision=decision))
         raw = site.seal(cooked.raw) if site.seal else cooked.raw
         sending, post = case.this.settings.sending, case.post
         order = Order(
             kind="post",
             sender=case.this.endpoint("bounces"),
-            message_id=post.message_id,
+            message_id=message_id(cooked.raw),
             authors=post.authors,
             named=(*post.to, *post.cc)[:MOST_NAMED],
             verp=sending.verp,
@@ -129,7 +133,10 @@ class Incoming:
 
         def act(connection: Connection) -> Facts:
             (number,) = hand_on(connection, self._ids, [handed])
-            return {"handed_on": show(number), "changed": cooked.notes}
+            facts: Facts = {"handed_on": show(number), "changed": cooked.notes}
+            if order.message_id == post.message_id:
+                return facts
+            return facts | {"message_id": order.message_id}
 
         return self._ended(case, "accepted", act)
 
@@ -190,7 +197,10 @@ class Incoming:
 
         def whole(connection: Connection) -> None:
             told = facts | act(connection)
-            written = [Step(case.post.message_id, time.time(), name, what, told)]
+            now, ids = time.time(), [case.post.message_id]
+            if new_id := told.get("message_id"):  # the one that members will ask for
+                ids.append(new_id)
+            written = [Step(each, now, name, what, told) for each in ids]
             if not case.held.metadata.get("approved"):
                 written.insert(0, _received(case.held, case.arrival, case.post.message_id, name))
             steps.write(connection, self._ids, written)
@@ -235,8 +245,9 @@ def _shunted(held: Claim, reason: str) -> Outcome:
     return Outcome(
         lambda connection: queue.shunt(connection, held, reason),
         "shunted",
-        {"reason": reason},
+        {"queue": IN, "reason": reason},
         moves=True,
+        bad=True,
     )
 
 

@@ -7,11 +7,13 @@ to the site's owner, and one that was for the owner ends there.
 
 import time
 from typing import NamedTuple
+from urllib.parse import quote
 
 from postroom.delivery.active import Single
 from postroom.delivery.ledger import Told
 from postroom.lists.keys import site_secret, unsubscribe_token
 from postroom.lists.registry import MailingList, list_of_key
+from postroom.mail.address import ascii_name
 from postroom.notices.letters import Failed, House, undeliverable
 from postroom.posting.own import endpoint, mailto
 from postroom.posting.personal import Personal
@@ -39,7 +41,7 @@ class Outgoing(NamedTuple):
             return None
         divided = Personal(held.raw)
         leave = mailto(endpoint(of.posting_address, "leave"))
-        page = f"{self.web_url.rstrip('/')}/unsubscribe/{of.list_id}"
+        page = f"{self.web_url.rstrip('/')}/unsubscribe/{quote(ascii_name(of.list_id))}"
 
         def message(email: str) -> bytes:
             token = unsubscribe_token(secret, of.list_id, email)

@@ -22,7 +22,7 @@ class Order(Struct, frozen=True, omit_defaults=True):
     goes to all members but those named in `authors` who do not want their own posts, and those
     in `named` (To and Cc) who do not want duplicates; both folded. `verp` has bounces name the
     recipient; `personal` has each recipient get a transaction, and an unsubscribe link, of
-    their own. `message_id` is that of the message it all began with."""
+    their own. `message_id` is that of the message that goes out."""
 
     kind: Literal["post", "owner", "notice"]
     sender: str

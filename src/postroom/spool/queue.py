@@ -216,11 +216,11 @@ def is_ours(held: Claim) -> ColumnElement[bool]:
     return select(entry.c.id).where(entry.c.id == held.id, entry.c.lease == held.lease).exists()
 
 
-def still_ours(connection: Connection, claims: Sequence[Claim]) -> set[int]:
-    """The ids of those of these entries whose leases hold."""
-    leases = {each.id: each.lease for each in claims}
-    found = select(entry.c.id, entry.c.lease).where(entry.c.id.in_(leases))
-    return {number for number, lease in connection.execute(found) if leases[number] == lease}
+def still_ours(connection: Connection, claims: Sequence[Claim]) -> set[tuple[int, str]]:
+    """Those of these claims, by entry and lease, whose leases hold."""
+    found = select(entry.c.id, entry.c.lease).where(entry.c.id.in_([each.id for each in claims]))
+    held = {(number, lease) for number, lease in connection.execute(found)}
+    return held & {(each.id, each.lease) for each in claims}
 
 
 def forgive(connection: Connection, held: Claim) -> None:
@@ -238,9 +238,11 @@ def release(connection: Connection, name: str) -> int:
     return connection.execute(update(entry).where(leased).values(values)).rowcount
 
 
-def renew(connection: Connection, claims: Sequence[Claim], lease_for: float) -> list[Claim]:
+def renew(
+    connection: Connection, claims: Sequence[Claim], lease_for: float, now: float | None = None
+) -> list[Claim]:
     """Hold on to entries for `lease_for` seconds from now; returns those still ours."""
-    until = time.time() + min(lease_for, LONGEST_LEASE)
+    until = (time.time() if now is None else now) + min(lease_for, LONGEST_LEASE)
     kept = []
     for lease in {each.lease for each in claims}:
         own = [each for each in claims if each.lease == lease]

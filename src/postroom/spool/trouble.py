@@ -55,6 +55,11 @@ def diagnose(error: Exception, committing: bool) -> Trouble:
     return Trouble(f"{type(error).__name__}: {text}", reply.LOCAL_ERROR, one_envelope=True)
 
 
+def of_the_database(error: Exception) -> bool:
+    """Whether the database is in trouble, rather than what was to be written."""
+    return not diagnose(error, committing=False).one_envelope
+
+
 def _sqlite(name: str, text: str) -> Trouble:
     text = f"{text} ({name})"
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):

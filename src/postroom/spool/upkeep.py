@@ -14,7 +14,9 @@ from postroom.store.schema import entry, mailing_list
 
 
 def rename_list(connection: Connection, old: str, new: str) -> MailingList:
-    """Rename a list; entries that wait for it follow."""
+    """Rename a list; entries that wait for it follow, and so do the bounces of what is on its way
+    out."""
+    before = _bounces(find_list(connection, old))
     renamed = rename_row(connection, old, new)
     waiting = select(entry.c.id, entry.c.metadata).where(entry.c.list == renamed.key)
     waiting = waiting.with_for_update()
@@ -24,8 +26,16 @@ def rename_list(connection: Connection, old: str, new: str) -> MailingList:
         except ValueError:
             continue  # the runner that claims it will set it aside
         facts["listname"] = renamed.posting_address
+        order = facts.get("order")
+        if isinstance(order, dict) and order.get("sender") == before:
+            facts["order"] = order | {"sender": _bounces(renamed)}
         connection.execute(update(entry).where(entry.c.id == number).values(metadata=encode(facts)))
     return renamed
+
+
+def _bounces(of: MailingList) -> str:
+    local, _, domain = of.posting_address.rpartition("@")
+    return f"{local}-bounces@{domain}"
 
 
 def remove_list(connection: Connection, address: str, force: bool) -> int:

@@ -6,16 +6,18 @@ and durability as every other connection of the store; a connection that cannot 
 is thrown away. Fails with the driver's errors.
 """
 
-import time
 from collections.abc import Sequence
 from contextlib import suppress
+from time import monotonic, sleep, time
 from typing import Any
 
+import pysqlite3.dbapi2 as sqlite
 from sqlalchemy import Table, insert
 
 from postroom.store.engine import Store
 
 Row = tuple[Any, ...]
+LOOK = 0.0003  # seconds between looks whether SQLite's write lock is free
 MOST_ROWS = 50  # per statement; each number of rows has a prepared statement of its own
 
 
@@ -26,7 +28,6 @@ class Direct:
         self._store = store
         self._pooled: Any = None
         self._driver: Any = None
-        self._lock_wait: float | None = None  # as the connection has it
         self._statements: dict[tuple[str, int, int, bool], str] = {}
 
     @property
@@ -40,12 +41,10 @@ class Direct:
         if self._driver is None:
             self._pooled = self._store.engine.raw_connection()
             self._driver = self._pooled.driver_connection
-            self._lock_wait = None
+            if self.is_sqlite:
+                self._driver.execute("PRAGMA busy_timeout = 0")  # we wait ourselves
         if self.is_sqlite:
-            if lock_wait != self._lock_wait:
-                self._driver.execute(f"PRAGMA busy_timeout = {int(lock_wait * 1000)}")
-                self._lock_wait = lock_wait
-            self._driver.execute("BEGIN IMMEDIATE")
+            self._begin_immediate(monotonic() + lock_wait)
         else:
             self.execute(
                 "SELECT set_config('lock_timeout', %s, true), "
@@ -53,6 +52,19 @@ class Direct:
                 # 0 would mean no bound at all.
                 (str(max(1, int(lock_wait * 1000))), str(max(1, int(limit * 1000)))),
             )
+
+    def _begin_immediate(self, until: float) -> None:
+        """Take the write lock. SQLite's own way to wait looks ever more rarely, up to ten times
+        a second, so that one who writes all the time would hardly ever let us in."""
+        while True:
+            try:
+                self._driver.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite.OperationalError as error:
+                busy = error.sqlite_errorname.startswith("SQLITE_BUSY")
+                if not busy or monotonic() >= until:
+                    raise
+            sleep(LOOK)
 
     def execute(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Execute a query and return its rows."""
@@ -113,7 +125,7 @@ class Direct:
             if self.is_sqlite:
                 self._driver.execute("PRAGMA synchronous = NORMAL")
                 self._driver.execute("BEGIN IMMEDIATE")
-                self._driver.execute(f"PRAGMA user_version = {int(time.time())}")
+                self._driver.execute(f"PRAGMA user_version = {int(time())}")
                 self._driver.execute("COMMIT")
         self.close()
 
