@@ -158,7 +158,7 @@ def _print_text(store: Store, found: Trace, everyone: bool) -> None:
 
 def _said(step: Step) -> str:
     """What a step tells, for people."""
-    facts = {name: _text(value) for name, value in step.facts.items() if value not in ([], "")}
+    facts = {name: _text(value) for name, value in step.facts.items() if value != []}
     saying = _SAYINGS.get(step.what, "")
     try:
         told = [saying.format_map(facts)]
