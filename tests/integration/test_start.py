@@ -47,6 +47,26 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def test_ready_is_written_in_one_piece_for_the_processes_share_their_stderr(sites: Sites) -> None:
+    site = sites.make()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # a write, a packet
+    with ours:
+        ours.settimeout(60)
+        server = subprocess.Popen(
+            [sys.executable, "-m", "postroom", "serve"],
+            env=site.environment,
+            stdin=subprocess.DEVNULL,
+            stderr=theirs.fileno(),
+        )
+        theirs.close()
+        pieces = iter(lambda: ours.recv(65536), b"")
+        piece = next(each for each in pieces if each.startswith(b"ready"))
+        server.terminate()
+        list(pieces)  # until all who write have ended
+        assert server.wait(timeout=60) == 0
+    assert piece.startswith(b"ready 127.0.0.1:") and piece.endswith(b"\n")
+
+
 def test_ready_names_every_address_with_the_port_that_the_system_chose(sites: Sites) -> None:
     site = sites.make(LMTP__LISTEN="127.0.0.1:0, 127.0.0.2:0")
     server = serve(site)

@@ -192,7 +192,8 @@ class Process:
             self._log.info("no lists yet", to_do=f"{command} list create mylist@example.com")
         if self._log.human:
             with contextlib.suppress(OSError):  # stderr is full or gone: no reason not to serve
-                print(hint, file=sys.stderr, flush=True)
+                sys.stderr.write(f"{hint}\n")
+                sys.stderr.flush()
 
 
 def _command(config: str | None) -> str:

@@ -141,7 +141,9 @@ class Supervisor:
         if come and changed:
             self._told_ready, self._reloaded = True, ""
             with contextlib.suppress(OSError):  # stderr is full or gone: no reason not to serve
-                print("ready", *self._places, file=sys.stderr, flush=True)
+                # In one piece: the processes write to the same place.
+                sys.stderr.write(" ".join(["ready", *self._places]) + "\n")
+                sys.stderr.flush()
             self._manager.tell("READY=1", f"STATUS={self._status()}")
         elif self._reloaded and not any(child.reloading for child in self._children):
             self._manager.tell("READY=1", f"STATUS={self._status() if come else self._reloaded}")
