@@ -9,12 +9,12 @@ from sqlalchemy import event, text
 from postroom.spool.handing import Handed, Letter, hand_on
 from postroom.spool.metadata import BOUNCES
 from postroom.spool.orders import OUT, Order, order_of
-from postroom.spool.queue import Claim, finish, mend
+from postroom.spool.queue import Claim, finish
 from postroom.store import schema
 from postroom.store.engine import Store
 from tests.contract.desk import Desk, counts, rows
 from tests.contract.posts import all_of, key_of, make_id
-from tests.contract.queues import Filler, do, seen, take
+from tests.contract.queues import Filler, do, take
 
 NOTE = Letter(b"Subject: note\r\n\r\nHello.\r\n", "ant-bounces@example.com")
 
@@ -75,15 +75,6 @@ def test_d1_d7_if_the_removal_fails_nothing_was_handed_on(desk: Desk, filled: Fi
         raise ZeroDivisionError
     assert rows(desk.store) == before
     assert counts(desk.store)[:2] == (1, 1)
-
-
-def test_what_is_to_wait_waits_and_no_mending_hastens_it(spool: Store) -> None:
-    [later] = hand(spool, Handed(OUT, None, {}, NOTE, after=500.0))
-    [now] = hand(spool, Handed(OUT, None, {}, NOTE))
-    do(spool, mend, OUT)
-    assert [held.id for held in take(spool, name=OUT)] == [now]
-    assert 400 < seen(spool, later).available_at - time.time() <= 500
-    assert [held.id for held in take(spool, name=OUT, now=time.time() + 501)] == [later]
 
 
 def test_nothing_to_hand_on_is_no_statement(spool: Store) -> None:

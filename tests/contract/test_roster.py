@@ -16,7 +16,6 @@ from postroom.lists.roster import (
     Role,
     add_members,
     change_member,
-    count_members,
     find_member,
     members,
     memberships,
@@ -197,9 +196,9 @@ def test_roles_are_apart(spool: Store) -> None:
             ("ann@example.org", "owner"),
             ("bo@example.org", "moderator"),
         ]
-        assert count_members(connection, ant) == 5
-        assert count_members(connection, ant, "nonmember") == 1
-        assert count_members(connection, key_of(connection, "bee")) == 0
+        assert len(list(members(connection, ant))) == 5
+        assert len(list(members(connection, ant, "nonmember"))) == 1
+        assert not list(members(connection, key_of(connection, "bee")))
         found = memberships(connection, ant, ["ANN@example.org", "cy@example.net", "dee@x.org"])
     assert [(each.email, each.role) for each in found] == [
         ("cy@example.net", "nonmember"),
@@ -264,7 +263,7 @@ def test_statements_grow_with_thousands_of_people_only(spool: Store, statements:
         assert (added, already) == (number, len(people) - number)
     assert counted == [3, 3, 21]
     with spool.read() as connection:
-        assert count_members(connection, key) == 11 * CHUNK + 1
+        assert len(list(members(connection, key))) == 11 * CHUNK + 1
         statements.clear()
         assert sum(1 for _ in members(connection, key)) == 11 * CHUNK + 1
         assert len(memberships(connection, key, ["P1@N1000-1.example.org"])) == 1

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 import pytest
 from sqlalchemy import func, select, update
 
-from postroom.delivery.docket import ATTEMPTS
 from postroom.delivery.ledger import SENT
 from postroom.mail.message import message_id
+from postroom.spool.queue import ATTEMPTS
 from postroom.store.schema import delivery, entry
 from postroom.testing.site import Site
 from tests.delivery.servers import MailServer

@@ -27,9 +27,10 @@ from postroom.delivery import docket as docket_module
 from postroom.delivery import pool as pool_module
 from postroom.delivery.access import Access
 from postroom.delivery.active import Single
+from postroom.delivery.book import Undeliverable
 from postroom.delivery.courier import Courier, Terms
 from postroom.delivery.destinations import Destinations, Limit
-from postroom.delivery.ledger import STATES, Told
+from postroom.delivery.ledger import STATES
 from postroom.delivery.policy import Limits
 from postroom.delivery.pool import Pool
 from postroom.lists.registry import create_list
@@ -297,7 +298,7 @@ class Office:
         places: Mapping[str, Limit] | None = None,
         connections: int = 4,
         personal: Callable[[Claim], Single | None] = lambda held: None,
-        undeliverable: Callable[[Claim, Told], Handed | None] = lambda held, told: None,
+        undeliverable: Undeliverable = lambda connection, held, told: None,
     ) -> Courier:
         """A courier that nobody has started."""
         self._loop = asyncio.get_running_loop()

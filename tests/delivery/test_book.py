@@ -91,7 +91,7 @@ def test_d7_a_commit_of_unknown_outcome_tells_of_nobody_twice(
 ) -> None:
     office = any_office
 
-    def report(held: Claim, told: Told) -> Handed | None:
+    def report(connection: Connection, held: Claim, told: Told) -> Handed | None:
         return Handed(BOUNCES, None, {"version": 1}, Letter(told.email.encode(), ""))
 
     def lose(said: Said) -> None:

@@ -6,21 +6,20 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 
 from postroom.delivery import active as active_module
 from postroom.delivery import courier as courier_module
 from postroom.delivery import docket as docket_module
 from postroom.delivery import ledger
 from postroom.delivery.destinations import Limit
-from postroom.delivery.docket import ATTEMPTS
 from postroom.delivery.ledger import Told
 from postroom.delivery.policy import Limits
 from postroom.lists.roster import change_member, remove_members
 from postroom.spool.handing import Handed, Letter
 from postroom.spool.metadata import BOUNCES
 from postroom.spool.orders import Order
-from postroom.spool.queue import Claim
+from postroom.spool.queue import ATTEMPTS, Claim
 from postroom.spool.upkeep import remove_list
 from postroom.store import schema
 from tests.delivery.office import LIST, RAW, SENDER, Office, mails, people
@@ -339,7 +338,7 @@ def test_an_error_that_no_database_can_store_ends_no_courier(any_office: Office)
 
 
 def test_a_notice_that_is_refused_is_told_to_whom_it_concerns(office: Office) -> None:
-    def report(held: Claim, told: Told) -> Handed | None:
+    def report(connection: Connection, held: Claim, told: Told) -> Handed | None:
         raw = f"{told.email}: {told.reply}".encode()
         return Handed(BOUNCES, None, {"version": 1}, Letter(raw, ""))
 

@@ -232,7 +232,7 @@ class Alone:
     def __init__(self, office: Office) -> None:
         self._desk = Desk(office.store)
         self._tasks: set[asyncio.Task[None]] = set()
-        book = Book(self._desk, office.log, lambda held, told: None)
+        book = Book(self._desk, office.log, lambda connection, held, told: None)
         self.docket = Docket(
             self._desk,
             book,

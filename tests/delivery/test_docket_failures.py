@@ -13,8 +13,7 @@ from sqlalchemy import select
 from postroom.delivery import courier as courier_module
 from postroom.delivery import docket as docket_module
 from postroom.delivery import ledger, transaction
-from postroom.delivery.docket import ATTEMPTS
-from postroom.spool.queue import Claim
+from postroom.spool.queue import ATTEMPTS, Claim
 from postroom.store import schema
 from tests.delivery.office import RAW, Clock, Office, Transactions, mails, people
 from tests.delivery.servers import HOLD, SILENT, MailServer, Said, at, times

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from postroom.mail.fields import take_apart
 from postroom.posting.arc import Sealer, SealError
 from postroom.posting.cook import cook
-from postroom.posting.personal import personalise
+from postroom.posting.personal import Personal
 from tests.posting.kitchen import NOW, golden, order
 
 dkim = pytest.importorskip("dkim", reason="needs dkimpy")
@@ -113,7 +113,9 @@ def test_what_is_changed_after_sealing_is_found(sealer: Sealer, old: bytes, new:
 
 
 def test_a_sealed_post_can_be_made_personal(sealer: Sealer) -> None:
-    mine = personalise(sealer.seal(post(), NOW).raw, "https://x.example/1", "mailto:a@b.example")
+    mine = Personal(sealer.seal(post(), NOW).raw).message(
+        "https://x.example/1", "mailto:a@b.example"
+    )
     assert b"https://x.example/1" in mine
     assert verified(mine) == b"pass"
 

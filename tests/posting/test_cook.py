@@ -15,7 +15,7 @@ from postroom.mail.fields import take_apart
 from postroom.posting.cook import CookInput, cook
 from postroom.posting.munge import Policy
 from postroom.posting.own import endpoint, mailto
-from postroom.posting.personal import Personal, personalise
+from postroom.posting.personal import Personal
 from tests.posting.kitchen import golden, order
 
 GOLDENS: dict[str, dict[str, Any]] = {
@@ -302,7 +302,7 @@ URL, MAIL = "https://lists.example.com/u/t0ken", "mailto:ants-leave+t0ken@lists.
 def test_a_personal_message_differs_in_the_way_out_alone() -> None:
     raw = golden("plain.eml")
     cooked = cook(raw, order(raw)).raw
-    mine = personalise(cooked, URL, MAIL)
+    mine = Personal(cooked).message(URL, MAIL)
     shared = b"List-Unsubscribe: <mailto:ants-leave@lists.example.com>\r\n"
     own = (
         f"List-Unsubscribe: <{URL}>,\r\n <{MAIL}>\r\n"
@@ -325,13 +325,13 @@ def test_personal_messages_have_one_way_out_whatever_the_links(
 @pytest.mark.parametrize("hostile", [f"{URL}\r\nBcc: x@y.example", f"{URL}>\n\nbody", "\r\n \x00<"])
 def test_a_link_cannot_make_a_field(hostile: str) -> None:
     cooked = cook(b"From: a@b\r\n\r\nbody", order(b"")).raw
-    expected = [each.name for each in take_apart(personalise(cooked, URL, MAIL)).fields]
-    for mine in (personalise(cooked, hostile, MAIL), personalise(cooked, URL, hostile)):
+    expected = [each.name for each in take_apart(Personal(cooked).message(URL, MAIL)).fields]
+    for mine in (Personal(cooked).message(hostile, MAIL), Personal(cooked).message(URL, hostile)):
         assert [each.name for each in take_apart(mine).fields] == expected
-        assert mine.count(b"<") == personalise(cooked, URL, MAIL).count(b"<")
+        assert mine.count(b"<") == Personal(cooked).message(URL, MAIL).count(b"<")
 
 
 def test_a_message_without_the_field_gets_it_and_keeps_its_body() -> None:
-    mine = personalise(b"Subject: x\n\nList-Unsubscribe: no field\n", URL, MAIL)
+    mine = Personal(b"Subject: x\n\nList-Unsubscribe: no field\n").message(URL, MAIL)
     assert mine.startswith(b"Subject: x\nList-Unsubscribe: <https://")
     assert mine.endswith(b"=One-Click\r\n\nList-Unsubscribe: no field\n")

@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import Connection, event, text
 
 from postroom.runners import base as module
-from postroom.runners.base import ATTEMPTS, Outcome
+from postroom.runners.base import Outcome
 from postroom.spool import ids
 from postroom.spool.handing import Handed, hand_on
-from postroom.spool.queue import Claim, Lost, claim
+from postroom.spool.queue import ATTEMPTS, Claim, Lost, claim
 from postroom.store.engine import Store
 from tests.contract.desk import Desk, counts, envelope, rows
 from tests.contract.queues import Filler, change, seen, take

@@ -9,12 +9,11 @@ from postroom.base.settings import DEFAULT_OWNER
 from postroom.delivery.trace import trace
 from postroom.mail.message import message_id
 from postroom.posting.dns import Resolver
-from postroom.runners.base import ATTEMPTS
 from postroom.spool import held as held_posts
 from postroom.spool.care import requeue
 from postroom.spool.ids import show
 from postroom.spool.orders import Order
-from postroom.spool.queue import Lost
+from postroom.spool.queue import ATTEMPTS, Lost
 from postroom.spool.upkeep import remove_list
 from postroom.store import schema
 from postroom.store.engine import Store

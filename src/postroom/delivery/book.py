@@ -3,8 +3,8 @@
 For: the courier and its docket. Guarantees: what is written is durable when the call returns,
 however long the database is in trouble meanwhile; what a commit of unknown outcome has written
 is not written again; a post whose record cannot be written, or whose lease is lost, is named, and
-the others go on. Trouble that needs a new
-process is raised. Used from one event loop; the database is touched by the desk's thread alone.
+the others go on. Trouble that needs a new process is raised. Used from one event loop; the
+database is touched by the desk's thread alone.
 """
 
 import asyncio
@@ -27,18 +27,16 @@ from postroom.spool.trouble import diagnose, of_the_database
 
 PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between attempts, while the database is in trouble
 T = TypeVar("T")
-
-
 LOST = "another worker has it"
 Failed = list[tuple[Active, Exception]]  # posts of which it could not be written, and why
+# What the site's owner is told of one who could not be reached, made in a transaction.
+Undeliverable = Callable[[Connection, Claim, Told], Handed | None]
 
 
 class Book:
-    """`undeliverable` makes what the site's owner is told of one who could not be reached."""
+    """One for a courier and its docket."""
 
-    def __init__(
-        self, desk: Desk, log: Log, undeliverable: Callable[[Claim, Told], Handed | None]
-    ) -> None:
+    def __init__(self, desk: Desk, log: Log, undeliverable: Undeliverable) -> None:
         self._desk, self._log, self._undeliverable = desk, log, undeliverable
         self.ids = IdMaker()
 
@@ -98,7 +96,8 @@ class Book:
         if post.order.kind == "post":
             handed = [ledger.bounce(post.held, post.order, refused)]
         else:
-            handed = [one for each in refused if (one := self._undeliverable(post.held, each))]
+            reports = (self._undeliverable(connection, post.held, each) for each in refused)
+            handed = [each for each in reports if each is not None]
         if not ledger.has_list(connection, post.held.list_key):  # it was removed meanwhile
             handed = [each._replace(list_key=None) for each in handed]
         hand_on(connection, self.ids, handed)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from postroom.base.observe import Log
 from postroom.delivery.active import Active, Batch, Single
-from postroom.delivery.book import Book
+from postroom.delivery.book import Book, Undeliverable
 from postroom.delivery.connection import Connection as Smtp
 from postroom.delivery.desk import Desk
 from postroom.delivery.destinations import Destinations
@@ -30,7 +30,6 @@ from postroom.delivery.transaction import Outcome, Transaction, prepare
 from postroom.delivery.verp import verp_sender
 from postroom.mail.address import ascii_domain
 from postroom.spool import ids
-from postroom.spool.handing import Handed
 from postroom.spool.queue import Claim
 from postroom.store.engine import Store
 
@@ -64,7 +63,7 @@ class Courier:
         terms: Terms,
         log: Log,
         personal: Callable[[Claim], Single | None],
-        undeliverable: Callable[[Claim, Told], Handed | None],
+        undeliverable: Undeliverable,
     ) -> None:
         self._store, self._pool, self._terms, self._log = store, pool, terms, log
         self._personal, self._undeliverable = personal, undeliverable
@@ -178,11 +177,7 @@ class Courier:
     def _has_work(self) -> bool:
         """Whether there are more batches than there are those who are on their way to get one."""
         now, most = time.monotonic(), self._terms.recipients
-        batches = (
-            each.batches(most)
-            for each in self._docket.posts
-            if not (each.not_before > now or each.rest)
-        )
+        batches = (each.batches(most) for each in self._docket.posts if each.is_ready(now))
         return sum(batches) > self._seeking
 
     def _next(self, connection: Smtp) -> tuple[Active, Batch] | None:
@@ -271,9 +266,8 @@ class Courier:
         self._complain(post, told, server)
         if not reached and not told:
             return None, pending
-        return Record(
-            self._book.ids(), server, now, str(outcome.answer)[:LONGEST_REPLY], reached, told
-        ), pending
+        reply = str(outcome.answer)[:LONGEST_REPLY]
+        return Record(self._book.ids(), server, now, reply, reached, told), pending
 
     def _complain(self, post: Active, told: Sequence[Told], server: str) -> None:
         """An operator must know when it is us whom the mail server does not want."""

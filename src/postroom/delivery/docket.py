@@ -39,8 +39,6 @@ MEND_EVERY = 60.0  # seconds
 PROVED = 20.0  # seconds after which a suspect is none any more
 ALONE = 10.0  # seconds that a suspect has no company
 PLACE = 15.0  # seconds that a post waits elsewhere when its place is wanted
-ATTEMPTS = 5  # that ended with a failure of ours, and then a post is put aside
-FIRST_RETRY, LONGEST_RETRY = 10.0, 600.0  # seconds, after such a failure
 PAUSE = 1.0  # seconds between looks, while the database is in trouble
 SHORT = 5.0  # seconds that a post may wait in memory for its next recipient
 
@@ -121,7 +119,7 @@ class Docket:
     async def _begin(self, held: Claim) -> None:
         """Take up a post: expand its recipients, if that is still to be done."""
         try:
-            if held.attempts > ATTEMPTS:
+            if held.attempts > queue.ATTEMPTS:
                 raise _Defect(f"{held.attempts - 1} attempts ended with the process that made them")
             order = order_of(held.metadata)
             if order.kind == "post" and held.list_key is None:
@@ -165,21 +163,15 @@ class Docket:
         reason = "".join(traceback.format_exception(error))
         facts: Facts = {"queue": OUT, "entry": ids.show(held.id), "attempts": held.attempts}
         facts["reason"] = reason.rstrip().rpartition("\n")[2]
-
-        def put_aside(connection: Connection) -> None:
-            if held.attempts >= ATTEMPTS:
-                queue.shunt(connection, held, reason)
-            else:
-                delay = min(FIRST_RETRY * 4.0 ** (held.attempts - 1), LONGEST_RETRY)
-                queue.retry(connection, held, delay, reason)
-
         try:
-            await self._book.insist(put_aside)
+            delay = await self._book.insist(lambda c: queue.fail(c, held, reason))
         except Lost as lost:
             self._lost(held, lost)
             return
-        event = "shunted" if held.attempts >= ATTEMPTS else "to be tried again"
-        self._log.error(event, **facts)
+        if delay is None:
+            self._log.error("shunted", **facts)
+        else:
+            self._log.error("to be tried again", **facts, again_in=delay)
 
     # Posts go on
 

@@ -338,7 +338,7 @@ def expire(connection: Connection, ids: IdMaker, held: Claim, limit: int) -> lis
 
 def bounce(held: Claim, order: Order, refused: Sequence[Told]) -> Handed:
     """The entry for the queue `bounces` that tells of members who were refused for good; one
-    for all that one commit found. It shares the post's message."""
+    for all that one commit found. Its message is the header of the post."""
     header = held.raw[: header_end(held.raw)]
     facts = {
         "event": "refused",

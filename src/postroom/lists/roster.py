@@ -17,7 +17,6 @@ from sqlalchemy import (
     Row,
     and_,
     delete,
-    func,
     literal,
     select,
     update,
@@ -238,14 +237,6 @@ def members(connection: Connection, list_key: int, role: Role | None = None) -> 
     found = found.order_by(address.c.domain, address.c.folded, member.c.role)
     for row in connection.execute(found.execution_options(yield_per=CHUNK)):
         yield _member(row)
-
-
-def count_members(connection: Connection, list_key: int, role: Role | None = None) -> int:
-    """How many there are, in that role or in any."""
-    found = select(func.count()).select_from(member).where(member.c.list == list_key)
-    if role is not None:
-        found = found.where(member.c.role == role)
-    return connection.scalar(found) or 0
 
 
 def memberships(connection: Connection, list_key: int, emails: Iterable[str]) -> list[Member]:

@@ -32,8 +32,3 @@ class Personal:
         url = unsubscribe_url.encode().translate(None, _UNFIT)
         mail = unsubscribe_mailto.encode().translate(None, _UNFIT)
         return b"%b%b>,\r\n <%b%b" % (self._head, url, mail, self._tail)
-
-
-def personalise(cooked: bytes, unsubscribe_url: str, unsubscribe_mailto: str) -> bytes:
-    """One message; for many take `Personal`."""
-    return Personal(cooked).message(unsubscribe_url, unsubscribe_mailto)

@@ -22,8 +22,6 @@ from postroom.spool.queue import Claim, Lost
 from postroom.spool.trouble import diagnose, of_the_database
 from postroom.store.engine import Store
 
-ATTEMPTS = 5  # and then it is put aside
-FIRST_RETRY, RETRY_GROWS = 10.0, 4.0  # seconds before the second attempt; times, for each next
 BATCH, BATCH_OCTETS = 50, 8_388_608  # entries of one claim, and octets of their messages
 LEASE = 120.0  # seconds
 BATCH_SECONDS = 2.0  # after which a batch ends with what is done
@@ -153,7 +151,7 @@ class Worker:
         return done
 
     def _outcome(self, held: Claim) -> Outcome | str:
-        if held.attempts > ATTEMPTS:
+        if held.attempts > queue.ATTEMPTS:
             return f"{held.attempts - 1} attempts ended with the process that made them\n"
         try:
             return self._runner.process(held, self._store)
@@ -205,11 +203,9 @@ class Worker:
             "attempts": held.attempts,
             "reason": reason.rstrip().rpartition("\n")[2],
         }
-        if held.attempts >= ATTEMPTS:
-            queue.shunt(connection, held, reason)
+        delay = queue.fail(connection, held, reason)
+        if delay is None:
             return "shunted", facts
-        delay = FIRST_RETRY * RETRY_GROWS ** (held.attempts - 1)
-        queue.retry(connection, held, delay, reason)
         return "to be tried again", facts | {"again_in": delay}
 
     def _let_go(self, claims: Sequence[Claim]) -> None:

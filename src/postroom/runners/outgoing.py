@@ -9,10 +9,12 @@ import time
 from typing import NamedTuple
 from urllib.parse import quote
 
+from sqlalchemy import Connection
+
 from postroom.delivery.active import Single
 from postroom.delivery.ledger import Told
 from postroom.lists.keys import site_secret, unsubscribe_token
-from postroom.lists.registry import MailingList, list_of_key
+from postroom.lists.registry import list_of_key
 from postroom.mail.address import ascii_name
 from postroom.notices.letters import Failed, House, undeliverable
 from postroom.posting.own import endpoint, mailto
@@ -49,13 +51,8 @@ class Outgoing(NamedTuple):
 
         return message
 
-    def undeliverable(self, held: Claim, told: Told) -> Handed | None:
+    def undeliverable(self, connection: Connection, held: Claim, told: Told) -> Handed | None:
         """What the site's owner is told of a notice that did not reach somebody."""
         failed = Failed(told.email, held.raw, told.reply)
-        return undeliverable(self.house, failed, self._list(held), time.time())
-
-    def _list(self, held: Claim) -> MailingList | None:
-        if held.list_key is None:
-            return None
-        with self.store.read() as connection:
-            return list_of_key(connection, held.list_key)
+        of = None if held.list_key is None else list_of_key(connection, held.list_key)
+        return undeliverable(self.house, failed, of, time.time())

@@ -5,7 +5,7 @@ event loop. It reads whatever the door has sent, commits it as one batch and ans
 Guarantees: those of `spool.intake`; questions are answered before the batch they came with
 is stored. It ends when the door closes the connection, after storing what had been sent.
 Exits 0 then, 1 after an I/O error of the database (never tried again), `UNFIT` when the
-database cannot be used. After a commit that added entries it rings the bell, if it has one,
+database cannot be used. After a commit with work for runners it rings the bell, if it has one,
 that wakes the runners.
 """
 

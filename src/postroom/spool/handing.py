@@ -25,14 +25,13 @@ class Letter(NamedTuple):
 
 
 class Handed(NamedTuple):
-    """An entry to be. `what` is the row id of a message that is there, or a new one; `after`
-    is how many seconds it waits."""
+    """An entry to be, due at once. `what` is the row id of a message that is there, or a new
+    one."""
 
     queue: str
     list_key: int | None
     metadata: Metadata
     what: int | Letter
-    after: float = 0.0
 
 
 def hand_on(connection: Connection, ids: IdMaker, handed: Sequence[Handed]) -> list[int]:
@@ -41,23 +40,24 @@ def hand_on(connection: Connection, ids: IdMaker, handed: Sequence[Handed]) -> l
         return []
     now = time.time()
     letters: dict[Letter, int] = {}
+    numbers = [ids() for _ in handed]
     rows = []
-    for each in handed:
+    for own, each in zip(numbers, handed, strict=True):
         if isinstance(each.what, Letter):
-            number = letters.setdefault(each.what, 0) or ids()
-            letters[each.what] = number
+            if each.what not in letters:
+                letters[each.what] = ids()
+            number = letters[each.what]
         else:
             number = each.what
         rows.append(
             {
-                "id": ids(),
+                "id": own,
                 "queue": each.queue,
                 "list": each.list_key,
                 "message": number,
                 "metadata": encode(each.metadata),
-                "available_at": now + each.after,
+                "available_at": now,
                 "attempts": 0,
-                "retried_at": now if each.after else None,
             }
         )
     if letters:
@@ -65,7 +65,7 @@ def hand_on(connection: Connection, ids: IdMaker, handed: Sequence[Handed]) -> l
             insert(message), [_message(number, letter, now) for letter, number in letters.items()]
         )
     connection.execute(insert(entry), rows)
-    return [int(str(row["id"])) for row in rows]
+    return numbers
 
 
 def _message(number: int, letter: Letter, now: float) -> dict[str, object]:

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from postroom.spool.metadata import Metadata
+from postroom.spool.metadata import VERSION, Metadata
 
 OUT = "out"
 
@@ -35,7 +35,8 @@ class Order(Struct, frozen=True, omit_defaults=True):
 
     def metadata(self, listname: str, size: int) -> Metadata:
         """As an entry's metadata; `size` is that of the message in octets."""
-        facts: Metadata = {"original_size": size, "order": msgspec.to_builtins(self), "version": 1}
+        asked = msgspec.to_builtins(self)
+        facts: Metadata = {"original_size": size, "order": asked, "version": VERSION}
         if listname:
             facts["listname"] = listname
         return facts

@@ -32,6 +32,8 @@ from postroom.store.schema import entry, message
 
 LONGEST_WAIT = 7 * 86_400.0  # seconds; no retry is set later than this
 LONGEST_LEASE = 3_600.0  # seconds; no lease ends later than this
+ATTEMPTS = 5  # that failed, or ended with their process, and then an entry is put aside
+FIRST_RETRY, RETRY_GROWS = 10.0, 4.0  # seconds before the second attempt; times, for each next
 SKEW = 60.0  # seconds that the clocks of two workers may differ
 NO_MESSAGE = "its message is not in the database: restore a backup, or delete the entry"
 
@@ -258,6 +260,17 @@ def renew(
 def shunt(connection: Connection, held: Claim, traceback: str) -> None:
     """Put a poison entry aside, with the reason."""
     _fenced(_shunt(connection, [held.id], held.lease, traceback), 1)
+
+
+def fail(connection: Connection, held: Claim, reason: str) -> float | None:
+    """An attempt failed for this reason, a traceback: the entry is due again after some seconds,
+    which are returned, or goes to `shunt`, and None is."""
+    if held.attempts >= ATTEMPTS:
+        shunt(connection, held, reason)
+        return None
+    delay = FIRST_RETRY * RETRY_GROWS ** (held.attempts - 1)
+    retry(connection, held, delay, reason)
+    return delay
 
 
 def mend(connection: Connection, queue: str, now: float | None = None) -> int:
