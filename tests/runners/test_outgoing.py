@@ -2,6 +2,9 @@
 
 import re
 
+import pytest
+
+from postroom.delivery.ledger import Told
 from postroom.lists.keys import read_unsubscribe_token, site_secret
 from postroom.lists.registry import create_list, rename_list
 from postroom.runners.outgoing import Outgoing
@@ -32,3 +35,25 @@ def test_the_unsubscribe_page_of_a_list_in_unicode_is_a_url(store: Store) -> Non
     place, _, token = page.decode().rpartition("/")
     assert place == "https://lists.example.com/unsubscribe/a%2Bb.xn--bcher-kva.example"
     assert read_unsubscribe_token(secret, made.list_id, token) == "ann@example.org"
+
+
+@pytest.mark.parametrize("of_a_list", [True, False])
+def test_a_notice_that_failed_is_told_to_the_site_s_owner_but_not_the_owner_s_own(
+    store: Store, of_a_list: bool
+) -> None:
+    outgoing = Outgoing(store, site().house, "")
+    with store.begin() as connection:
+        made = create_list(connection, "ants@example.com")
+        order = Order("notice", "", recipients=("ann@example.org",))
+        facts, key = order.metadata(made.posting_address, len(RAW)), made.key if of_a_list else None
+        hand_on(connection, IdMaker(), [Handed(OUT, key, facts, Letter(RAW, ""))])
+        [held] = queue.claim(connection, OUT, 1, 60.0)
+        told = Told(1, "ann@example.org", None, "550 5.1.1 No such user", None)
+        report = outgoing.undeliverable(connection, held, told)
+        own = told._replace(email=outgoing.house.owner)
+        assert outgoing.undeliverable(connection, held, own) is None
+    assert report is not None
+    assert isinstance(report.what, Letter)
+    assert (report.list_key, report.what.sender) == (key, "")
+    assert b"550 5.1.1 No such user" in report.what.raw
+    assert (b"ants@example.com" in report.what.raw) is of_a_list
