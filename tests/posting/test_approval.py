@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from postroom.lists.keys import plain_token
 from postroom.mail.fields import take_apart
 from postroom.posting.approval import without_approval
-from postroom.posting.reading import read
+from postroom.reading.post import read
 
 TOKEN = "ABCD-EFGH-IJKL-MNOP"
 HEAD = b"From: ann@example.org\r\n"

@@ -12,7 +12,7 @@ from postroom.lists.registry import ListError, MailingList, add_domain, create_l
 from postroom.lists.roster import add_members, change_member, staff
 from postroom.posting.decision import ListFacts, Membership, SenderFacts
 from postroom.posting.facts import facts_for
-from postroom.posting.reading import Post, read
+from postroom.reading.post import Post, read
 from postroom.store.engine import Store
 
 ANTS = "ants@example.com"

@@ -24,7 +24,7 @@ from postroom.posting.munge import (
     munged,
     with_replies,
 )
-from postroom.posting.reading import Author
+from postroom.reading.post import Author
 from tests.posting.kitchen import golden, order
 
 ReplyTo = Literal["author", "list", "both", "address"]

@@ -9,8 +9,8 @@ from postroom.posting.decision import ListFacts, Membership, SenderFacts
 from postroom.posting.dns import Resolver
 from postroom.posting.munge import Policy
 from postroom.posting.order import order_for, policy_for
-from postroom.posting.reading import read
 from postroom.posting.rules import decide
+from postroom.reading.post import read
 from tests.posting.kitchen import NOW
 from tests.posting.test_dns import NameServer, server
 

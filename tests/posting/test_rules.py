@@ -20,9 +20,9 @@ from postroom.posting.decision import (
     Membership,
     SenderFacts,
 )
-from postroom.posting.reading import HEADER, Post, read
 from postroom.posting.rules import CHAIN, decide, examine, not_used
-from tests.posting.test_reading import messages
+from postroom.reading.post import HEADER, Post, read
+from tests.reading.test_post import messages
 
 ANNE = "anne@example.org"
 GOOD = ("From: Anne <anne@example.org>", "To: ants@example.com", "Subject: Hello")

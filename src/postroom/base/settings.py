@@ -106,6 +106,23 @@ class Notices(Struct, frozen=True, forbid_unknown_fields=True):
     templates: str = ""
 
 
+class Commands(Struct, frozen=True, forbid_unknown_fields=True):
+    """What people can make the server do by mail, so that nobody can make it flood others. `most`
+    commands of one mail are done. A request is asked about again after `again` seconds.
+    `per_address` confirmations a day go to one address, from all lists; `per_list` an hour from
+    one list, `per_source` an hour to what comes from one network, `per_site` an hour in all;
+    `replies` an hour to one address. `audit_kept` in days is how long is known who changed what."""
+
+    most: Annotated[int, Meta(ge=1, le=1000)] = 20
+    again: Annotated[float, Meta(ge=0, le=604_800)] = 3600.0
+    per_address: Positive = 5
+    per_list: Positive = 200
+    per_source: Positive = 50
+    per_site: Positive = 1000
+    replies: Positive = 30
+    audit_kept: Annotated[float, Meta(gt=0, le=36_500)] = 400.0
+
+
 class Smtp(Struct, frozen=True, forbid_unknown_fields=True):
     """The mail servers that posts are handed to: `host` or `host:port` each, any of them will
     do. `starttls` "auto" uses TLS where it works, whatever the certificate says; "always" needs
@@ -185,6 +202,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     smtp: Smtp = msgspec.field(default_factory=Smtp)
     delivery: Delivery = msgspec.field(default_factory=Delivery)
     notices: Notices = msgspec.field(default_factory=Notices)
+    commands: Commands = msgspec.field(default_factory=Commands)
     dns: Dns = msgspec.field(default_factory=Dns)
     arc: Arc = msgspec.field(default_factory=Arc)
     log: LogSettings = msgspec.field(default_factory=LogSettings)

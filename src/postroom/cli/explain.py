@@ -26,8 +26,8 @@ from postroom.posting.decision import Decision, Hit, ListFacts, SenderFacts
 from postroom.posting.dns import Resolver
 from postroom.posting.facts import facts_for
 from postroom.posting.order import last_look, order_for, policy_for
-from postroom.posting.reading import Post, read, shown
 from postroom.posting.rules import decide, examine, not_used
+from postroom.reading.post import Post, read, shown
 
 MOST = 100  # fields that are shown to people as removed, or as added
 

@@ -34,7 +34,7 @@ from postroom.lists.roster import same_address
 from postroom.notices.letters import House
 from postroom.notices.render import Templates
 from postroom.notices.telling import tell_rejected
-from postroom.posting.reading import read
+from postroom.reading.post import read
 from postroom.spool import held as spool
 from postroom.spool import ids, steps
 from postroom.spool.handing import hand_on

@@ -124,6 +124,42 @@ class Sending(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     verp: Annotated[bool, Meta(description="Have bounces name the member who bounced.")] = True
 
 
+class Subscriptions(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Who comes, who goes, and who may ask what."""
+
+    join: Annotated[
+        Literal["open", "confirm", "moderate", "confirm-then-moderate", "invite-only", "closed"],
+        Meta(
+            description="Who has to agree before somebody joins by mail: nobody, the address, the "
+            "owners, or first the one and then the others; invite-only lets in who was invited."
+        ),
+    ] = "confirm"
+    leave: Annotated[
+        Literal["open", "confirm", "moderate", "confirm-then-moderate", "closed"],
+        Meta(description="The same for those who leave."),
+    ] = "confirm"
+    changes: Annotated[
+        Literal["open", "confirm"],
+        Meta(
+            description="Whether an address has to confirm what is set for it by mail: whether "
+            "posts go to it, and in which form."
+        ),
+    ] = "confirm"
+    expire_after: Annotated[
+        float,
+        Meta(gt=0, le=365, description="Days that a request waits for those who have to agree."),
+    ] = 7.0
+    welcome: Annotated[bool, Meta(description="Welcome those who joined.")] = True
+    goodbye: Annotated[bool, Meta(description="Tell those who left that they did.")] = True
+    welcome_text: Annotated[
+        str, Meta(description="What the list has to say to those who joined.")
+    ] = ""
+    who: Annotated[
+        Literal["nobody", "owners", "members"],
+        Meta(description="Who gets the list of members by the command who; moderators are owners."),
+    ] = "owners"
+
+
 class Notices(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Who is told of what."""
 
@@ -139,6 +175,12 @@ class Notices(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         ),
     ] = 4.0
     authors: Annotated[bool, Meta(description="Tell the authors of posts that wait.")] = True
+    changes: Annotated[
+        bool, Meta(description="Tell the owners who joined and who left, each time.")
+    ] = False
+    language: Annotated[
+        Literal["en", "de"], Meta(description="The language in which the server writes.")
+    ] = "en"
 
 
 class ListSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -148,4 +190,5 @@ class ListSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     headers: Headers = Headers()
     dmarc: Dmarc = Dmarc()
     sending: Sending = Sending()
+    subscriptions: Subscriptions = Subscriptions()
     notices: Notices = Notices()

@@ -10,20 +10,19 @@ then keeps the post from going out.
 import binascii
 import re
 from base64 import b64decode, encodebytes
-from typing import Final
 
 from postroom.lists.keys import plain_token
 from postroom.mail.fields import Parts
-from postroom.posting.mime import newline_of
+from postroom.reading.mime import newline_of
+from postroom.reading.post import APPROVAL
 
-FIELDS: Final = ("approved", "approve", "x-approved", "x-approve")
 _RUN = re.compile(rb"(?:(?<=[\r\n])|\A)(?:[A-Za-z0-9+/]{4,}+={0,2}[ \t]*+(?:\r\n|\n|\r|\Z))++")
 
 
 def without_approval(parts: Parts, token: str) -> Parts:
     """The message without the fields, and without this token in its body; text that has not the
     form of a token is none."""
-    parts = parts.without(FIELDS)
+    parts = parts.without(APPROVAL)
     secret = rb"[ \t-]*+".join(each.encode() for each in plain_token(token))
     if not secret:
         return parts

@@ -21,8 +21,8 @@ from postroom.posting import munge, own
 from postroom.posting.approval import without_approval
 from postroom.posting.footer import spelled, with_footer
 from postroom.posting.munge import Policy, Poster
-from postroom.posting.reading import Author
 from postroom.posting.subject import prefixed
+from postroom.reading.post import Author
 
 _RECEIPTS: Final = (
     "disposition-notification-to",

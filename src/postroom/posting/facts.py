@@ -14,7 +14,7 @@ from postroom.lists.registry import MailingList
 from postroom.lists.roster import memberships
 from postroom.mail.address import Mailbox, parse_mailbox
 from postroom.posting.decision import ListFacts, Membership, SenderFacts
-from postroom.posting.reading import Post
+from postroom.reading.post import Post
 from postroom.store.schema import domain
 
 

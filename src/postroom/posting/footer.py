@@ -16,7 +16,7 @@ from string import Template
 from typing import Final
 
 from postroom.mail.fields import LONGEST_WORD, Field, Parts, field
-from postroom.posting.mime import Kind, kind_of, newline_of, span_of
+from postroom.reading.mime import Kind, kind_of, newline_of, span_of
 
 SEPARATOR: Final = "\n-- \n"  # its first line end also ends a soft line break (RFC 2045 6.7)
 _UNTOUCHABLE: Final = {

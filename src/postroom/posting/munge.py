@@ -20,7 +20,7 @@ from postroom.mail.address import AddressError, Mailbox, ascii_name, fold, parse
 from postroom.mail.fields import MOST, Field, Parts, field, phrase
 from postroom.mail.loops import LOOP
 from postroom.posting.own import date
-from postroom.posting.reading import Author, mailboxes
+from postroom.reading.post import Author, mailboxes
 
 Policy = Literal["none", "quarantine", "reject"]
 Mitigation = Literal["munge", "wrap", "none"]

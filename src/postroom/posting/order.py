@@ -13,8 +13,8 @@ from postroom.posting.cook import CookInput
 from postroom.posting.decision import Decision, Hit, ListFacts
 from postroom.posting.dns import Resolver
 from postroom.posting.munge import Policy, authors_of, is_exempt
-from postroom.posting.reading import Post
 from postroom.posting.visible import shows
+from postroom.reading.post import Post
 
 VISIBLE: Final = Hit(
     "token-visible",

@@ -37,7 +37,7 @@ from postroom.mail.address import ascii_name, fold
 from postroom.mail.loops import MOST_RECEIVED
 from postroom.posting.administrivia import command_in
 from postroom.posting.decision import SEVERITY, Decision, Hit, ListFacts, Reason, SenderFacts
-from postroom.posting.reading import HEADER, Post, folded
+from postroom.reading.post import HEADER, Post, folded
 
 MOST_MATCHED: Final = 100  # addresses of a post that patterns are tried on
 LONGEST: Final = 254  # characters of each; no longer address can be written to (RFC 5321)

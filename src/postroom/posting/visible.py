@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 from typing import Final
 
 from postroom.mail.fields import decoded, take_apart
-from postroom.posting.mime import Kind, kind_of
+from postroom.reading.mime import Kind, kind_of
 
 WINDOW: Final = 262_144  # octets; a multiple of 4, so that base64 can be cut there
 MOST_PARTS: Final = 500

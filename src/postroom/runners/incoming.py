@@ -25,8 +25,8 @@ from postroom.posting.decision import Decision, ListFacts, SenderFacts
 from postroom.posting.dns import Resolver
 from postroom.posting.facts import facts_for
 from postroom.posting.order import last_look, order_for, policy_for
-from postroom.posting.reading import Post, read
 from postroom.posting.rules import decide
+from postroom.reading.post import Post, read
 from postroom.runners.base import Outcome
 from postroom.spool import queue, steps
 from postroom.spool.handing import Handed, Letter, hand_on

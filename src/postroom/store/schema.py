@@ -23,7 +23,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0003"  # the newest migration
+REVISION = "0004"  # the newest migration
 
 metadata = MetaData(
     naming_convention={
@@ -129,6 +129,7 @@ member = Table(
     Column("moderation", Text),  # an action; NULL: as the list says
     Column("own_posts", SmallInteger, nullable=False, server_default="1"),
     Column("duplicates", SmallInteger, nullable=False, server_default="1"),
+    Column("ack", SmallInteger, nullable=False, server_default="0"),
     Column("joined_at", Double, nullable=False),
     UniqueConstraint("list", "role", "address"),
     Index(None, "address"),
@@ -151,6 +152,58 @@ notified = Table(
     Column("email", Text, nullable=False),  # folded
     Column("at", Double, nullable=False),
     PrimaryKeyConstraint("list", "kind", "email"),
+)
+
+# What somebody asked for, and who has to agree before it is done. The token is given to
+# whoever that is, and is another one for each of them.
+pending = Table(
+    "pending",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("list", _Id, ForeignKey("mailing_list.id"), nullable=False),
+    Column("action", Text, nullable=False),  # join, leave, change
+    Column("email", Text, nullable=False),  # as it was written
+    Column("folded", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("changes", Text, nullable=False),  # JSON: what is set with it
+    Column("policy", Text, nullable=False),
+    Column("state", Text, nullable=False),  # lists.subscription says what they mean
+    Column("token", Text, nullable=False, unique=True),
+    Column("asked_by", Text, nullable=False),
+    Column("source", Text, nullable=False),  # the network it came from, "" if not known
+    Column("created_at", Double, nullable=False),
+    Column("told_at", Double, nullable=False),  # when the token was last sent
+    Column("expires_at", Double, nullable=False),
+    UniqueConstraint("list", "action", "folded"),
+    Index(None, "expires_at"),
+)
+
+# How much of what is limited was used up lately: a bucket that leaks.
+tally = Table(
+    "tally",
+    metadata,
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("level", Double, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("empty_at", Double, nullable=False),
+    PrimaryKeyConstraint("kind", "name"),
+    Index(None, "empty_at"),
+)
+
+# Every change of who is on a list, and of how: who made it, when, and in which way. It outlives
+# the list, so that its list-id stands here and not its row.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("list_id", Text, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("email", Text, nullable=False),  # folded; "" if it concerns the list
+    Column("by", Text, nullable=False),
+    Column("facts", Text, nullable=False),  # JSON
+    Index(None, "list_id", "id"),
 )
 
 # What became of a message, step by step, for "where is my message?". Ids are those of

@@ -1,11 +1,11 @@
-"""A post, read once from its bytes.
+"""A message, be it a post or a command, read once from its bytes.
 
-For: the one value that rules, headers and notices ask about a message. Guarantees: any bytes
-can be read and nothing is ever raised; the work is linear in what is looked at, and that is
-bounded: the first MiB of the header (`header_cut` says that there is more), the first 64 KiB
-of the body, the first kilobytes of a field that people read. No recursion, whatever is nested.
-Addresses are folded as those of lists and members are. What a sender writes is data: no field
-is trusted here.
+For: the one value that rules, headers, notices and commands ask about a message. Guarantees:
+any bytes can be read and nothing is ever raised; the work is linear in what is looked at, and
+that is bounded: the first MiB of the header (`header_cut` says that there is more), the first
+64 KiB of the body, the first kilobytes of a field that people read. No recursion, whatever is
+nested. Addresses are folded as those of lists and members are. What a sender writes is data: no
+field is trusted here.
 """
 
 import binascii
@@ -20,8 +20,7 @@ from postroom.mail.address import fold, is_person
 from postroom.mail.fields import Field, Parts, decoded, in_charset, take_apart
 from postroom.mail.loops import LOOP
 from postroom.mail.message import message_id
-from postroom.posting import approval
-from postroom.posting.mime import Kind, kind_of
+from postroom.reading.mime import Kind, kind_of
 
 HEADER = 1_048_576  # octets of the header that are read
 BODY = 65_536  # octets of the body that are looked at
@@ -33,6 +32,7 @@ LINES = 10  # of the body that are kept, blank ones not counted
 LINE = 400  # characters of each
 TEXT = 4_096  # octets of the first text part that become lines
 DEPTH = 10  # parts within parts that are followed
+APPROVAL = ("approved", "approve", "x-approved", "x-approve")  # fields for a moderator's token
 
 _APPROVAL_LINE = re.compile(r"approved?\s*:\s*(\S.*)", re.IGNORECASE)
 _TOKEN = re.compile(r'\\.|[\\"()<>,;:]|[^\\"()<>,;:]+', re.DOTALL)
@@ -51,7 +51,7 @@ class Author(NamedTuple):
 
 
 class Post(NamedTuple):
-    """A message that was sent to a list.
+    """A message that was sent to one of the addresses of a list.
 
     `sender` is the envelope sender as it came, "" for the null sender. `authors` are the
     addresses in From; `senders` are those who may be known to the list: the authors, then the
@@ -276,7 +276,7 @@ def _first_word(fields: Sequence[Field], name: str) -> str:
 
 
 def _approval(fields: Sequence[Field], lines: Sequence[str]) -> str:
-    offers = [shown(each) for each in _first(fields, approval.FIELDS)]
+    offers = [shown(each) for each in _first(fields, APPROVAL)]
     match = _APPROVAL_LINE.fullmatch(lines[0]) if lines else None
     offers += [match[1]] if match else []
     return next((each for each in offers if plain_token(each)), "")

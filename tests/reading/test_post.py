@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroom.posting import reading
-from postroom.posting.reading import Post, mailboxes, read
+from postroom.reading import post as reading
+from postroom.reading.post import Post, mailboxes, read
 
 ANNE = "anne@example.org"
 
