@@ -7,13 +7,14 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # How long `make fuzz` looks for findings.
 SECONDS ?= 3600
 
-.PHONY: help venv run test check bench bench-post fuzz power-loss peers clean
+.PHONY: help venv run test check messages bench bench-post fuzz power-loss peers clean
 help:
 	@echo "make run     start postroom with an embedded database, nothing to configure"
 	@echo "make test    run all tests"
 	@echo "make check   style, types, import contracts"
 	@echo "make bench   measure postroom beside other servers"
 	@echo "make bench-post  measure posts on their way to members, beside GNU Mailman"
+	@echo "make messages  collect the sentences that people are told, for translation"
 	@echo "make fuzz    look for input that breaks something, for an hour (SECONDS=3600)"
 	@echo "make power-loss  cut the power at every flush of a busy server, and look what is left"
 	@echo "make peers   install the Debian packages that some tests and the bench talk to"
@@ -59,6 +60,17 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Sentences of the sources go into each language's postroom.po, and what is translated there into
+# postroom.mo, which is what the server reads. To translate, run it, edit, and run it again.
+LOCALE := src/postroom/notices/locale
+messages: $(VENV)/.dev
+	@mkdir -p build
+	$(BIN)/pybabel -q extract --no-default-keywords --keyword=sentence --add-location=file \
+	  --sort-by-file --output-file=build/postroom.pot src/postroom
+	$(BIN)/pybabel -q update --domain=postroom --input-file=build/postroom.pot \
+	  --output-dir=$(LOCALE) --no-fuzzy-matching --ignore-obsolete --ignore-pot-creation-date
+	$(BIN)/pybabel -q compile --domain=postroom --directory=$(LOCALE)
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench

@@ -1,16 +1,19 @@
-"""Draws the states of an LMTP session from the table that the session obeys.
+"""Draws states from the tables that the server obeys: those of an LMTP session, and those of a
+request to join or leave a list.
 
-`python docs/diagram.py` prints the Mermaid text that docs/architecture.md holds; a test
-keeps the two the same.
+`python docs/diagram.py` prints the Mermaid texts that docs/architecture.md and
+docs/subscriptions.md hold; a test keeps them the same.
 """
 
 from collections import defaultdict
 
+from postroom.lists.subscription import TABLE, WAITING, Policy
+from postroom.lists.subscription import State as Of
 from postroom.lmtp.protocol import LEGAL, State
 
 
 def mermaid() -> str:
-    """The diagram; verbs that change nothing are left out."""
+    """A session; verbs that change nothing are left out."""
     moves: defaultdict[tuple[State, State], list[str]] = defaultdict(list)
     for verb, legal in LEGAL.items():
         for before, after in legal.items():
@@ -25,5 +28,31 @@ def mermaid() -> str:
     return "\n".join(lines)
 
 
+def subscription() -> str:
+    """A request; the policies are named of a move that not all have under which a request can be
+    in that state."""
+    edges: defaultdict[tuple[Of, Of, str], list[Policy]] = defaultdict(list)
+    inside: defaultdict[Of, set[Policy]] = defaultdict(set)
+    for policy, moves in TABLE.items():
+        for before, event, after in moves:
+            edges[before, after, event.value].append(policy)
+            inside[before].add(policy)
+    labels: defaultdict[tuple[Of, Of, str], list[str]] = defaultdict(list)
+    for (before, after, name), policies in edges.items():
+        some = "" if set(policies) == inside[before] else f" ({', '.join(policies)})"
+        labels[before, after, some].append(name)
+    order = list(Of)
+    lines = ["stateDiagram-v2", f"    [*] --> {Of.ASKED.value}"]
+    for (before, after, some), events in sorted(
+        labels.items(), key=lambda each: (order.index(each[0][0]), order.index(each[0][1]))
+    ):
+        lines.append(f"    {before.value} --> {after.value}: {', '.join(events)}{some}")
+    ends = [state for state in Of if state not in (Of.ASKED, *WAITING)]
+    lines += [f"    {state.value} --> [*]" for state in ends]
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
     print(mermaid())
+    print()
+    print(subscription())

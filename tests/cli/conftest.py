@@ -12,14 +12,18 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import select
 
 from postroom.cli.main import cli
 from postroom.mail.address import parse_mailbox
 from postroom.mail.envelope import Envelope, Peer
 from postroom.spool import ids
 from postroom.spool.intake import Writer
+from postroom.spool.metadata import decode
+from postroom.spool.orders import order_of
 from postroom.store.direct import Direct
 from postroom.store.engine import Store, open_store
+from postroom.store.schema import entry, message
 
 Run = Callable[..., Result]
 Post = Callable[..., list[str]]
@@ -100,3 +104,15 @@ def post(store: Store) -> Post:
         return [ids.show(number) for number in stored.entries]
 
     return deliver
+
+
+def notices(store: Store) -> list[tuple[tuple[str, ...], bytes]]:
+    """Recipients and octets of what waits in `out`."""
+    with store.read() as connection:
+        rows = connection.execute(
+            select(entry.c.metadata, message.c.raw)
+            .join_from(entry, message)
+            .where(entry.c.queue == "out")
+            .order_by(entry.c.id)
+        )
+        return [(order_of(decode(text)).recipients, bytes(raw)) for text, raw in rows]

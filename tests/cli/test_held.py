@@ -12,13 +12,11 @@ from sqlalchemy import select
 from postroom.spool import ids
 from postroom.spool.held import discard as discard_held
 from postroom.spool.held import hold
-from postroom.spool.metadata import decode
-from postroom.spool.orders import order_of
 from postroom.spool.queue import claim
 from postroom.spool.steps import Step, steps_of
 from postroom.store.engine import Store
-from postroom.store.schema import entry, message
-from tests.cli.conftest import MESSAGE, Post, Postroom, Run
+from postroom.store.schema import entry
+from tests.cli.conftest import MESSAGE, Post, Postroom, Run, notices
 
 ANNE, BART = "anne@example.org", "bart@example.org"
 HOSTILE = b"Subject: \x1b[2J =?utf-8?q?=E2=80=AEgnp=0Aall?=\r\nFrom: a\r\n\r\n\x1b[5mblink\x07\r\n"
@@ -61,18 +59,6 @@ def queues(store: Store) -> dict[str, str]:
 def steps(store: Store, message_id: str = "<ant@example.org>") -> list[Step]:
     with store.read() as connection:
         return list(steps_of(connection, message_id))
-
-
-def notices(store: Store) -> list[tuple[tuple[str, ...], bytes]]:
-    """Recipients and octets of what waits in `out`."""
-    with store.read() as connection:
-        rows = connection.execute(
-            select(entry.c.metadata, message.c.raw)
-            .join_from(entry, message)
-            .where(entry.c.queue == "out")
-            .order_by(entry.c.id)
-        )
-        return [(order_of(decode(text)).recipients, bytes(raw)) for text, raw in rows]
 
 
 def refused(run: Run, *arguments: str, status: int = 1) -> str:
@@ -281,6 +267,30 @@ def test_the_sites_own_template_is_used(run: Run, held: Hold, store: Store, plac
     run("held", "reject", held())
     [(_, raw)] = notices(store)
     assert b"\r\nSubject: Nope\r\n" in raw
+
+
+def test_the_author_is_told_in_the_language_of_the_list(
+    run: Run, held: Hold, store: Store, place: Path
+) -> None:
+    (place / "texts" / "de").mkdir(parents=True)
+    (place / "texts" / "de" / "rejected.txt").write_text("Subject: Nein\n\n{{ reason }}\n")
+    (place / "postroom.toml").write_text('[notices]\ntemplates = "texts"\n')
+    run("list", "set", "ants@example.com", "notices.language=de")
+    run("held", "reject", held(), held(to="bees@example.com"))
+    (_, german), (_, english) = notices(store)
+    assert b"\r\nSubject: Nein\r\n" in german
+    assert b"\r\nSubject: Nein\r\n" not in english
+
+
+@pytest.mark.parametrize("command", ["accept", "discard"])
+def test_a_post_whose_author_is_not_told_needs_no_settings(
+    run: Run, held: Hold, store: Store, command: str
+) -> None:
+    number = held()
+    with store.begin() as connection:
+        connection.exec_driver_sql("UPDATE mailing_list SET settings = '{'")
+    assert "settings of list ants@example.com cannot be read" in refused(run, "reject", number)
+    run("held", command, number)
 
 
 def test_a_broken_template_is_said_and_does_not_stop_the_rejection(

@@ -14,7 +14,7 @@ import pytest
 from postroom.cli import given
 from postroom.lists import keys, registry
 from postroom.store.engine import Store
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, notices
 
 ANTS = "ants@example.com"
 
@@ -60,6 +60,7 @@ def test_people_are_added_and_shown(run: Run) -> None:
         "moderation": None,
         "own_posts": True,
         "duplicates": True,
+        "ack": False,
     }
     assert (ann["address"], ann["name"]) == ("Ann@example.org", "")
     title, first, second = run("member", "ls", ANTS).stdout.splitlines()
@@ -176,28 +177,28 @@ def test_if_nobody_is_there_to_be_removed_it_is_an_error(run: Run) -> None:
 
 def test_what_is_set_of_a_member_is_said_and_shown(run: Run) -> None:
     run("member", "add", ANTS, "ann@example.org")
-    changes = ("delivery=off", "moderation=hold", "own_posts=no", "duplicates=no", "name=Ann Lee")
-    said = run("member", "set", ANTS, "ANN@example.org", *changes)
+    changes = ("delivery=off", "moderation=hold", "own_posts=no", "duplicates=no", "ack=yes")
+    said = run("member", "set", ANTS, "ANN@example.org", *changes, "name=Ann Lee")
     assert said.stdout.splitlines() == [
         "delivery = admin",
         "moderation = hold",
         "own_posts = no",
         "duplicates = no",
+        "ack = yes",
         "name = Ann Lee",
     ]
     assert said.stderr == ""
     [ann] = listed(run)
-    shown = (ann["delivery"], ann["moderation"], ann["own_posts"], ann["duplicates"], ann["name"])
-    assert shown == ("admin", "hold", False, False, "Ann Lee")
+    keys_of = ("delivery", "moderation", "own_posts", "duplicates", "ack", "name")
+    assert [ann[key] for key in keys_of] == ["admin", "hold", False, False, True, "Ann Lee"]
     line = run("member", "ls", ANTS).stdout.splitlines()[1]
-    for words in ("off by admin", "hold", "no own posts, no duplicates"):
+    for words in ("off by admin", "hold", "no own posts, no duplicates, ack"):
         assert words in line
-    back = ("delivery=on", "moderation=default", "own_posts=yes", "duplicates=yes", "name=")
-    said = run("member", "set", ANTS, "ann@example.org", *back)
+    back = ("delivery=on", "moderation=default", "own_posts=yes", "duplicates=yes", "ack=no")
+    said = run("member", "set", ANTS, "ann@example.org", *back, "name=")
     assert "moderation = default\n" in said.stdout
     [ann] = listed(run)
-    shown = (ann["delivery"], ann["moderation"], ann["own_posts"], ann["duplicates"], ann["name"])
-    assert shown == ("on", None, True, True, "")
+    assert [ann[key] for key in keys_of] == ["on", None, True, True, False, ""]
 
 
 def test_whoever_asks_for_digests_is_told_that_there_are_none_yet(run: Run) -> None:
@@ -238,12 +239,15 @@ def test_what_cannot_be_set_is_refused_and_nothing_is(run: Run, change: str, sen
         (("add", "none@example.com", "a@b.org"), "list none@example.com does not exist"),
         (("ls", "none@example.com"), "list none@example.com does not exist"),
         (("remove", "none@example.com", "a@b.org"), "list none@example.com does not exist"),
+        (("invite", "none@example.com", "a@b.org"), "list none@example.com does not exist"),
         (("token", "none@example.com", "a@b.org"), "list none@example.com does not exist"),
         (("set", ANTS, "bo@example.org", "mode=digest"), "'bo@example.org' is not member of"),
         (("set", ANTS, "ann@example.org", "mode=digest", "--role", "owner"), "but member"),
         (("add", ANTS, "a@b.org", "c@d.org", "--name", "A"), "--name is for one address"),
         (("add", ANTS, "a@b.org", "--name", "A" * 201), "use at most 200 characters"),
         (("add", ANTS, "Ant@"), "postroom: 'Ant@' is no address"),
+        (("invite", ANTS, "Ant@"), "postroom: 'Ant@' is no address"),
+        (("invite", ANTS, "ants-owner@example.com"), "is an address of this server"),
         (("token", ANTS, "ann@example.org"), "is neither owner nor moderator of ants@example.com"),
     ],
 )
@@ -263,6 +267,7 @@ def test_what_cannot_be_done_is_refused_in_one_line(
     "arguments",
     [
         ("add", ANTS),
+        ("invite", ANTS),
         ("set", ANTS, "ann@example.org"),
         ("add", ANTS, "ann@example.org", "--role", "king"),
         ("add", ANTS, "ann\x1b@example.org"),
@@ -271,6 +276,58 @@ def test_what_cannot_be_done_is_refused_in_one_line(
 )
 def test_wrong_usage_is_said(run: Run, arguments: tuple[str, ...]) -> None:
     assert "Usage: postroom member" in run("member", *arguments, status=2).stderr
+
+
+def test_who_is_invited_gets_a_letter_and_is_no_member_yet(run: Run, store: Store) -> None:
+    run("list", "set", ANTS, "subscriptions.join=invite-only")
+    run("member", "add", ANTS, "cy@example.org")
+    said = run("member", "invite", ANTS, "Ann Lee <ann@example.org>", "bo@example.org")
+    assert said.stdout == "invited 2 people to ants@example.com\n"
+    assert [to for to, _ in notices(store)] == [("ann@example.org",), ("bo@example.org",)]
+    assert emails(run) == ["cy@example.org"]
+    found = json.loads(run("pending", "ls", "--json").stdout)
+    assert [(each["address"], each["name"], each["state"]) for each in found] == [
+        ("ann@example.org", "Ann Lee", "invited"),
+        ("bo@example.org", "", "invited"),
+    ]
+
+
+def test_members_and_those_who_are_named_twice_are_not_invited(run: Run, store: Store) -> None:
+    run("member", "add", ANTS, "ann@example.org")
+    run("member", "add", ANTS, "bo@example.org", "--role", "owner")
+    stdin = "ANN@example.org\n\nBo <bo@example.org>\nBO@Example.org\n"
+    said = run("member", "invite", ANTS, "-", stdin=stdin).stdout
+    assert said == "invited 1 person to ants@example.com (1 is a member already)\n"
+    assert [to for to, _ in notices(store)] == [("bo@example.org",)]
+    said = run("member", "invite", ANTS, "ann@example.org").stdout
+    assert said == "invited 0 people to ants@example.com (1 is a member already)\n"
+
+
+def test_who_was_invited_or_asked_can_be_invited_again(run: Run, store: Store) -> None:
+    run("member", "invite", ANTS, "ann@example.org")
+    run("member", "invite", ANTS, "Ann@example.org")
+    assert len(notices(store)) == 2
+    assert len(json.loads(run("pending", "ls", "--json").stdout)) == 1
+
+
+@pytest.mark.parametrize(
+    ("stdin", "sentence"),
+    [
+        ("a@example.org\nb\n", "line 2: 'b' has no domain: use name@domain; nothing was done"),
+        ("a@example.org\nb@example.net\n", "line 2: b@example.net may not join ants@example.com"),
+        ("a@example.org\nants@example.com\n", "line 2: ants@example.com is an address of this"),
+        ("\n".join(f"p{n}@example.org" for n in range(1001)), "1001 are too many at once"),
+    ],
+)
+def test_one_bad_line_and_nobody_is_invited(
+    run: Run, store: Store, stdin: str, sentence: str
+) -> None:
+    run("list", "set", ANTS, "posting.banned=@example.net")
+    result = run("member", "invite", ANTS, "-", stdin=stdin, status=1)
+    assert sentence in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert notices(store) == []
+    assert json.loads(run("pending", "ls", "--json").stdout) == []
 
 
 @pytest.mark.parametrize("role", ["owner", "moderator"])

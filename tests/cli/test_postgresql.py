@@ -44,6 +44,29 @@ def test_a_list_and_its_mail_are_made_shown_and_removed(run: Run, post: Post, st
     assert json.loads(run("queue", "ls", "--json").stdout) == []
 
 
+def test_people_are_invited_decided_on_and_written_down(run: Run, store: Store) -> None:
+    run("list", "create", "ants@example.com")
+    run("member", "add", "ants@example.com", "ann@example.org", "cy@example.org")
+    run("member", "set", "ants@example.com", "ann@example.org", "ack=yes")
+    run("member", "remove", "ants@example.com", "ann@example.org")
+    run("member", "invite", "ants@example.com", "bo@example.org", "cy@example.org")
+    [found] = json.loads(run("pending", "ls", "--json").stdout)
+    assert (found["address"], found["state"]) == ("bo@example.org", "invited")
+    assert "waits for bo@example.org" in run("pending", "accept", found["id"], status=1).stderr
+    run("pending", "discard", found["id"])
+    assert "No request" in run("pending", "ls").stdout
+    changes = json.loads(run("audit", "ants@example.com", "--json").stdout)
+    assert [(each["what"], each["address"]) for each in changes] == [
+        ("created", ""),
+        ("added", "ann@example.org"),
+        ("added", "cy@example.org"),
+        ("changed", "ann@example.org"),
+        ("removed", "ann@example.org"),
+        ("invited", "bo@example.org"),
+        ("discarded", "bo@example.org"),
+    ]
+
+
 def test_a_database_is_made_by_migrations(run: Run) -> None:
     assert f"made, with schema {schema.REVISION}" in run("migrate").stdout
     assert "already" in run("migrate").stdout

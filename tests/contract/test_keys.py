@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postroom.lists.keys import (
+    held_token,
     is_moderator_token,
     moderator_token,
     moderator_tokens,
     plain_token,
+    read_held_token,
     read_unsubscribe_token,
     site_secret,
     unsubscribe_token,
@@ -23,6 +25,7 @@ from tests.contract.threads import at_once
 SECRET = bytes(range(32))
 ANTS = "ants.example.com"
 SINCE = 1_795_168_482.25
+POST = 0x0CA67E92D7F5B000
 
 
 def test_the_secret_is_made_once_and_stays(store: Store) -> None:
@@ -47,6 +50,7 @@ def test_the_formats_stay_what_they_were() -> None:
     token = "YW5uQGV4YW1wbGUub3Jn.cZfQC3kBOoVWzff9sRHdtg"
     assert unsubscribe_token(SECRET, ANTS, "Ann@example.org") == token
     assert moderator_token(SECRET, ANTS, "Ann@example.org", SINCE) == "NHYO-7OMG-4ZKY-XAFB"
+    assert held_token(SECRET, ANTS, POST) == "bsth5ewx6wyabpuuqmzww3e7w3oaidfptie3r3a"
 
 
 @pytest.mark.parametrize(
@@ -81,10 +85,45 @@ def test_any_text_is_no_token(text: str) -> None:
     assert not is_moderator_token(["A" * 16], text)
 
 
+@given(st.text(max_size=60) | st.from_regex(r"\A[A-Za-z2-7]{39}\Z"))
+def test_any_text_is_no_token_of_a_held_post(text: str) -> None:
+    assert read_held_token(SECRET, ANTS, text) is None
+
+
 def test_a_token_of_any_length_is_refused() -> None:
     assert read_unsubscribe_token(SECRET, ANTS, "A" * 10_000_000) is None
     assert not is_moderator_token(["A" * 16], "A" * 10_000_000)
     assert not is_moderator_token(["A" * 16], "-" * 10_000_000 + "A" * 16)
+    assert read_held_token(SECRET, ANTS, "a" * 10_000_000) is None
+    assert read_held_token(SECRET, ANTS, " " * 10_000_000 + held_token(SECRET, ANTS, 1)) is None
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_the_token_of_a_held_post_gives_its_id_back_and_fits_into_an_address(number: int) -> None:
+    token = held_token(SECRET, ANTS, number)
+    assert re.fullmatch(r"[a-z2-7]{39}", token)
+    for written in (token, token.upper(), f" {token}\r\n"):
+        assert read_held_token(SECRET, ANTS, written) == number
+
+
+def test_the_token_of_a_held_post_is_good_for_one_list_one_post_and_one_site() -> None:
+    token, other = held_token(SECRET, ANTS, POST), held_token(SECRET, ANTS, POST + 1)
+    assert read_held_token(SECRET, "bees.example.com", token) is None
+    assert read_held_token(bytes(32), ANTS, token) is None
+    assert read_held_token(SECRET, ANTS, other) == POST + 1
+    for cut in range(1, 39):
+        assert read_held_token(SECRET, ANTS, other[:cut] + token[cut:]) in (None, POST, POST + 1)
+    assert read_held_token(SECRET, ANTS, other[:13] + token[13:]) is None
+
+
+def test_what_was_changed_in_the_token_of_a_held_post_anywhere_is_seen() -> None:
+    token = held_token(SECRET, ANTS, POST)
+    for place, char in enumerate(token):
+        others = set("abcdefghijklmnopqrstuvwxyz234567") - {char}
+        for other in (*others, "", char + "=", char + " ", char + "-", "ſ", "K", "\udc80", "\0"):
+            forged = token[:place] + other + token[place + 1 :]
+            if forged != token + " ":
+                assert read_held_token(SECRET, ANTS, forged) is None, forged
 
 
 def test_a_moderator_token_is_easy_to_type() -> None:

@@ -161,8 +161,9 @@ def test_people_are_added_with_defaults_and_kept_as_they_write_themselves(spool:
     assert add(spool, ANN, ("Bo@Example.ORG", "")) == (2, 0)
     ann, bo = everyone(spool)
     assert (ann.email, ann.name, bo.email) == ("ann@example.org", "Ann Lee", "Bo@Example.ORG")
-    assert ann[3:9] == ("member", "on", "regular", None, True, True)
+    assert ann[3:10] == ("member", "on", "regular", None, True, True, False)
     assert ann.own_posts is True
+    assert ann.ack is False
     assert ann.joined_at > 1e9
     assert everyone(spool, name="bee") == []
 
@@ -350,11 +351,15 @@ def test_what_is_given_of_a_member_is_changed_and_nothing_else(spool: Store) -> 
             connection, ant, "ann@example.org", name=" Ann  L. ", moderation="hold", mode="digest"
         )
         assert now[2:] == (
-            *("Ann L.", "member", "admin", "digest", "hold", False, True),
+            *("Ann L.", "member", "admin", "digest", "hold", False, True, False),
             before.joined_at,
         )
         now = change_member(connection, ant, "ann@example.org", moderation=None, duplicates=False)
         assert (now.moderation, now.duplicates) == (None, False)
+        now = change_member(connection, ant, "ann@example.org", ack=True)
+        assert (now.duplicates, now.ack) == (False, True)
+        assert now.ack is True
+        assert find_member(connection, ant, "ann@example.org") == now
         owner = find_member(connection, ant, "ann@example.org", "owner")
         assert (owner.name, owner.delivery, owner.own_posts) == ("Ann L.", "on", True)
         assert find_member(connection, ant, "bo@example.org")[2:6] == (

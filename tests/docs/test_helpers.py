@@ -2,11 +2,13 @@
 
 import smtplib
 from collections.abc import Iterator
+from email.message import EmailMessage
 
 import pytest
 
+from postroom.mail.message import parse
 from postroom.testing import helpers, site
-from postroom.testing.documentation import create_list, postroom, transaction
+from postroom.testing.documentation import create_list, postroom, show, transaction
 from postroom.testing.sink import Kept, Sink
 
 RAW = b"From: ann@example.org\r\nTo: ants@example.com\r\nSubject: Hi\r\n\r\nHello.\r\n..\r\n"
@@ -90,3 +92,28 @@ def test_a_site_that_names_a_mail_server_has_no_sink() -> None:
         made.start(roles=("lmtp", "runners"))
         assert made.sink is None
         assert made.environment["POSTROOM_SMTP__HOST"] == "127.0.0.1:1"
+
+
+def test_a_mail_is_shown_as_its_reader_sees_it(capsys: pytest.CaptureFixture[str]) -> None:
+    msg = EmailMessage()
+    msg["From"] = "J\u00fcrgen <ann@example.org>"
+    msg["To"] = "bart@example.net"
+    msg["Subject"] = "\u00c4rger " + "mit langen Betreffzeilen " * 4
+    msg.set_content("Gr\u00fc\u00dfe = alles\n\nzwei\n\n\n", cte="quoted-printable")
+    msg.add_attachment("Subject: x\n", subtype="rfc822-headers")
+    msg.add_attachment("not this\n")
+    show(helpers.Delivery("", "bart@example.net", parse(msg.as_bytes())))
+    assert capsys.readouterr().out == (
+        "From: J\u00fcrgen <ann@example.org>\n"
+        "To: bart@example.net\n"
+        "Subject: \u00c4rger mit langen Betreffzeilen mit langen Betreffzeilen "
+        "mit langen Betreffzeilen mit langen Betreffzeilen\n"
+        "\n"
+        "Gr\u00fc\u00dfe = alles\n\nzwei\n"
+    )
+
+
+def test_a_mail_without_text_is_shown_with_its_header(capsys: pytest.CaptureFixture[str]) -> None:
+    raw = b"From: a@example.org\nReply-To: b@example.org\nContent-Type: text/html\n\n<p>\n"
+    show(helpers.Delivery("", "c@example.net", parse(raw)))
+    assert capsys.readouterr().out == "From: a@example.org\nReply-To: b@example.org\n\n\n"

@@ -23,9 +23,14 @@ SRC = ROOT / "src" / "postroom"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_state_diagram_is_made_from_the_table_of_legal_order() -> None:
-    mermaid = runpy.run_path(str(ROOT / "docs" / "diagram.py"))["mermaid"]()
-    assert mermaid in (ROOT / "docs" / "architecture.md").read_text()
+@pytest.mark.parametrize(
+    ("diagram", "page"), [("mermaid", "architecture.md"), ("subscription", "subscriptions.md")]
+)
+def test_each_state_diagram_is_made_from_the_table_that_is_obeyed(diagram: str, page: str) -> None:
+    drawn = runpy.run_path(str(ROOT / "docs" / "diagram.py"))[diagram]()
+    assert f"```mermaid\n{drawn}\n```" in (ROOT / "docs" / page).read_text(), (
+        f"docs/{page}: a diagram is not as `python docs/diagram.py` prints it"
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

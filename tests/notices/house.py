@@ -6,12 +6,13 @@ from itertools import count
 from postroom.base.observe import Log
 from postroom.base.settings import LogSettings
 from postroom.lists.registry import MailingList
-from postroom.notices.letters import House
 from postroom.notices.render import Templates
+from postroom.notices.sheet import House
 from postroom.spool.held import Held
 
 NOW = 1_767_225_600.0  # 2026-01-01 00:00 UTC
 SITE_OWNER = "boss@example.com"
+ANNE = "anne@example.org"
 ANTS = MailingList(7, "ants.example.com", "ants@example.com", "Ants", 0.0)
 POST = Held(
     id=0x0CA67E92D7F5B000,

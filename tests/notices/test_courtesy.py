@@ -6,13 +6,17 @@ import msgspec
 import pytest
 from sqlalchemy import Connection, event, update
 
+from postroom.lists import pending
+from postroom.lists.pending import Request, Wanted
 from postroom.lists.registry import create_list, find_list
 from postroom.lists.settings import ListSettings, Notices
+from postroom.lists.subscription import Policy, State
 from postroom.notices.courtesy import (
     KEPT,
     OWNERS,
     TELL_HELD,
     TELL_REJECTED,
+    TELL_REQUEST,
     Due,
     due_summaries,
     endpoints_among,
@@ -182,7 +186,8 @@ def due(store: Store, now: float) -> list[Due]:
     finally:
         event.remove(store.engine, "before_cursor_execute", count)
     assert sum("FROM entry" in each for each in statements) == 1
-    assert sum(each.lstrip().startswith("SELECT") for each in statements) == 1
+    assert sum("FROM pending" in each for each in statements) == 1
+    assert sum(each.lstrip().startswith("SELECT") for each in statements) == 2
     return found
 
 
@@ -203,7 +208,9 @@ def test_a_list_is_due_when_posts_came_since_and_the_interval_has_passed(
     assert due(store, NOW + 3.9 * HOUR) == []
     [found] = due(store, NOW + 4 * HOUR)
     with store.read() as connection:
-        assert found == Due(find_list(connection, "ants@example.com"), 4 * HOUR, 3, NOW)
+        ants_list = find_list(connection, "ants@example.com")
+    assert found == Due(ants_list, Notices(), TELL_HELD, 3, NOW)
+    assert found.every == 4 * HOUR
 
 
 def test_a_list_whose_owners_were_never_told_is_due(store: Store, ants: int) -> None:
@@ -249,3 +256,75 @@ def test_settings_that_cannot_be_read_are_as_by_default(store: Store, ants: int,
     hold(store, ants, NOW)
     [found] = due(store, NOW)
     assert found.every == 4 * HOUR
+
+
+# Requests that wait for the owners
+
+
+WEEK = 7 * 24 * HOUR
+
+
+def moderated(
+    store: Store, ants: int, at: float, email: str = ANNE, state: State = State.MODERATE
+) -> Request:
+    """A request that came into this state at that time."""
+    policy = Policy.CONFIRM_THEN_MODERATE
+    wanted = Wanted("join", email, "", {}, policy, state, email, "")
+    with store.begin() as connection:
+        return pending.ask(connection, IdMaker(), ants, wanted, WEEK, at)[0]
+
+
+def due_requests(store: Store, now: float) -> list[Due]:
+    return [each for each in due(store, now) if each.kind == TELL_REQUEST]
+
+
+def test_a_list_is_due_when_requests_came_since_and_the_interval_has_passed(
+    store: Store, ants: int
+) -> None:
+    moderated(store, ants, NOW)
+    assert ask(store, ants, OWNERS, NOW, TELL_REQUEST)
+    assert due(store, NOW + 5 * HOUR) == []  # its owners know of that one
+    moderated(store, ants, NOW + 10, "bart@example.org")
+    moderated(store, ants, NOW + 20, "cris@example.org")
+    assert due(store, NOW + 3.9 * HOUR) == []
+    [found] = due(store, NOW + 4 * HOUR)
+    assert (found.kind, found.waiting, found.since) == (TELL_REQUEST, 3, NOW)
+    assert found.list.key == ants
+
+
+def test_a_request_counts_from_when_it_came_before_the_owners(store: Store, ants: int) -> None:
+    request = moderated(store, ants, NOW, state=State.CONFIRM)
+    assert ask(store, ants, OWNERS, NOW + 10, TELL_REQUEST)  # of another one
+    assert due(store, NOW + 5 * HOUR) == []
+    with store.begin() as connection:
+        pending.move(connection, request, State.MODERATE, WEEK, NOW + 20)
+    assert [each.waiting for each in due_requests(store, NOW + 5 * HOUR)] == [1]
+
+
+@pytest.mark.parametrize("state", [State.CONFIRM, State.INVITED])
+def test_requests_that_do_not_wait_for_the_owners_are_not_due(
+    store: Store, ants: int, state: State
+) -> None:
+    moderated(store, ants, NOW, state=state)
+    assert due(store, NOW + HOUR) == []
+
+
+def test_a_request_that_has_expired_is_not_due(store: Store, ants: int) -> None:
+    moderated(store, ants, NOW)
+    assert due(store, NOW + WEEK) == []
+    assert len(due(store, NOW + WEEK - 1)) == 1
+
+
+def test_posts_and_requests_are_told_of_each_on_their_own(store: Store, ants: int) -> None:
+    hold(store, ants, NOW)
+    moderated(store, ants, NOW)
+    assert [each.kind for each in due(store, NOW)] == [TELL_HELD, TELL_REQUEST]
+    assert ask(store, ants, OWNERS, NOW)
+    assert [each.kind for each in due(store, NOW)] == [TELL_REQUEST]
+
+
+def test_owners_who_want_no_notices_get_none_of_requests(store: Store, ants: int) -> None:
+    settings = ListSettings(notices=Notices(owners=False))
+    change(store, ants, msgspec.json.encode(settings).decode())
+    moderated(store, ants, NOW)
+    assert due(store, NOW) == []

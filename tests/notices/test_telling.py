@@ -1,26 +1,37 @@
 """Telling: who gets which notice, on both databases."""
 
+import re
+import time
 from collections.abc import Sequence
-from email import message_from_bytes
-from email.policy import SMTP
 
 import pytest
 from sqlalchemy import Connection
 
 from postroom.base.settings import DEFAULT_OWNER
+from postroom.lists.keys import read_held_token, site_secret
+from postroom.lists.pending import Request, Wanted, ask, waiting
+from postroom.lists.preferences import set_preferences
 from postroom.lists.registry import MailingList, create_list, rename_list
 from postroom.lists.roster import add_members
 from postroom.lists.settings import Notices
+from postroom.lists.subscription import Policy, State
 from postroom.mail.fields import take_apart
 from postroom.notices.courtesy import AUTHORS_EVERY, HELD_EVERY, REJECTED_EVERY
 from postroom.notices.letters import Stopped
-from postroom.notices.telling import pass_to_owners, summaries, tell_held, tell_rejected
+from postroom.notices.telling import (
+    pass_to_owners,
+    summaries,
+    tell_held,
+    tell_rejected,
+    tell_request,
+)
 from postroom.spool.handing import Handed, Letter, hand_on
-from postroom.spool.held import Held, hold
+from postroom.spool.held import Held, held, hold
 from postroom.spool.ids import IdMaker
 from postroom.spool.orders import order_of
 from postroom.spool.queue import claim
 from postroom.store.engine import Store
+from tests.notices.every import read as read_message
 from tests.notices.house import HEADER, NOW, POST, SITE_OWNER, house
 
 HOUR = 3600.0
@@ -63,8 +74,7 @@ def reject_with(
 
 def attached(told: Handed) -> bytes:
     """The part that holds the header of the post."""
-    assert isinstance(told.what, Letter)
-    [beside] = message_from_bytes(told.what.raw, policy=SMTP).iter_attachments()
+    [beside] = read_message(told).iter_attachments()
     payload = beside.get_payload(decode=True)
     assert isinstance(payload, bytes)
     return payload
@@ -231,8 +241,8 @@ def test_a_stranger_gets_of_the_header_what_tells_which_message_it_was(
 def post_and_hold(connection: Connection, ants: MailingList, number: int, now: float) -> None:
     letter = Letter(b"Subject: Leaf %d\r\n\r\n" % number, "anne@example.org")
     hand_on(connection, IdMaker(), [Handed("in", ants.key, {"to_list": True}, letter)])
-    [held] = claim(connection, "in", 1, 60.0)
-    hold(connection, held, "nonmember", "Not a member.", "anne@example.org", now)
+    [claimed] = claim(connection, "in", 1, 60.0)
+    hold(connection, claimed, "nonmember", "Not a member.", "anne@example.org", now)
 
 
 def test_what_was_held_meanwhile_comes_in_one_summary(store: Store, ants: MailingList) -> None:
@@ -258,9 +268,155 @@ def test_the_order_of_a_summary_can_be_handed_on(store: Store, ants: MailingList
         post_and_hold(connection, ants, 1, NOW)
         hand_on(connection, IdMaker(), summaries(connection, house(), NOW + HOUR))
     with store.begin() as connection:
-        [held] = claim(connection, "out", 10, 60.0)
-    assert (held.list_key, held.sender) == (ants.key, SITE_OWNER)
-    assert order_of(held.metadata).kind == "notice"
+        [claimed] = claim(connection, "out", 10, 60.0)
+    assert (claimed.list_key, claimed.sender) == (ants.key, SITE_OWNER)
+    assert order_of(claimed.metadata).kind == "notice"
+
+
+# Requests
+
+
+WEEK = 7 * 24 * HOUR
+
+
+def request_of(
+    connection: Connection, ants: MailingList, email: str = "anne@example.org", now: float = NOW
+) -> Request:
+    wanted = Wanted("join", email, "Anne", {}, Policy.MODERATE, State.MODERATE, email, "")
+    # What `waiting` shows must not have expired by the clock on the wall.
+    expire_after = time.time() - now + WEEK
+    return ask(connection, IdMaker(), ants.key, wanted, expire_after, now)[0]
+
+
+def tell_of(
+    store: Store,
+    ants: MailingList,
+    now: float = NOW,
+    email: str = "anne@example.org",
+    notices: Notices = Notices(),  # noqa: B008
+) -> list[Handed]:
+    with store.begin() as connection:
+        request = request_of(connection, ants, email, now)
+        return tell_request(connection, house(), ants, notices, request, now)
+
+
+def test_staff_is_told_of_a_request_with_its_token(store: Store, ants: MailingList) -> None:
+    [told] = tell_of(store, ants)
+    assert envelopes([told]) == [STAFF]
+    with store.read() as connection:
+        [(request, _)] = waiting(connection, ants.key)
+    message = read_message(told)
+    assert message["Reply-To"] == f"ants-confirm+{request.token}@example.com"
+    assert f"    accept {request.token}" in message.get_content()
+
+
+def test_staff_is_told_of_requests_again_only_after_the_interval(
+    store: Store, ants: MailingList
+) -> None:
+    told = {
+        hours: envelopes(tell_of(store, ants, NOW + hours * HOUR, f"a{hours}@example.org"))
+        for hours in (0, 1, 3.9, 4)
+    }
+    assert told == {0: [STAFF], 1: [], 3.9: [], 4: [STAFF]}
+
+
+def test_posts_do_not_silence_requests(store: Store, ants: MailingList) -> None:
+    assert tell(store, ants) == [AUTHOR, STAFF]
+    assert envelopes(tell_of(store, ants)) == [STAFF]
+
+
+def test_owners_who_want_no_notices_are_not_told_of_requests(
+    store: Store, ants: MailingList
+) -> None:
+    assert tell_of(store, ants, notices=Notices(owners=False)) == []
+
+
+def test_requests_that_came_meanwhile_come_in_one_summary(store: Store, ants: MailingList) -> None:
+    assert tell_of(store, ants)
+    with store.begin() as connection:
+        unconfirmed = Wanted(
+            "join", "x@example.org", "", {}, Policy.CONFIRM, State.CONFIRM, "x@example.org", ""
+        )
+        ask(connection, IdMaker(), ants.key, unconfirmed, WEEK * 99, NOW - 1)
+        for number in range(30):
+            request_of(connection, ants, f"a{number}@example.org", NOW + 1 + number)
+        tokens = [each.token for each, _ in waiting(connection, ants.key)]
+    with store.begin() as connection:
+        assert summaries(connection, house(), NOW + 3.9 * HOUR) == []
+        [told] = summaries(connection, house(), NOW + 4 * HOUR)
+        assert summaries(connection, house(), NOW + 4 * HOUR) == []
+        assert summaries(connection, house(), NOW + 40 * HOUR) == []  # they know of these
+    assert envelopes([told]) == [STAFF]
+    message = read_message(told)
+    assert "31 requests await" in message["Subject"]
+    shown = message.get_content()
+    assert "x@example.org" not in shown
+    assert [each for each in tokens if each in shown] == tokens[1:26]
+    assert "And 6 more." in shown
+
+
+def test_posts_and_requests_have_a_summary_each(store: Store, ants: MailingList) -> None:
+    with store.begin() as connection:
+        post_and_hold(connection, ants, 1, NOW)
+        request_of(connection, ants)
+    with store.begin() as connection:
+        told = summaries(connection, house(), NOW)
+    subjects = [read_message(each)["Subject"] for each in told]
+    assert ["post" in each for each in subjects] == [True, False]
+    assert ["request" in each for each in subjects] == [False, True]
+
+
+# Deciding by mail
+
+
+def test_the_token_in_a_notice_is_that_of_the_post(store: Store, ants: MailingList) -> None:
+    with store.begin() as connection:
+        told = tell_held(connection, house(), ants, Notices(), POST, [], True, NOW)
+        secret = site_secret(connection)
+    [message] = [read_message(each) for each in told]
+    token = message["Reply-To"].partition("+")[2].partition("@")[0]
+    assert read_held_token(secret, ants.list_id, token) == POST.id
+
+
+def test_each_post_of_a_summary_has_its_own_token(store: Store, ants: MailingList) -> None:
+    with store.begin() as connection:
+        for number in range(3):
+            post_and_hold(connection, ants, number, NOW)
+        secret, ids = site_secret(connection), [each.post.id for each in held(connection, ants.key)]
+    with store.begin() as connection:
+        [told] = summaries(connection, house(), NOW)
+    message = read_message(told)
+    found = re.findall(r"^    accept ([a-z2-7]{39})\r?$", message.get_content(), re.M)
+    assert [read_held_token(secret, ants.list_id, each) for each in found] == ids
+    assert message["Reply-To"] == "ants-request@example.com"
+
+
+# Languages
+
+
+def test_people_are_told_in_the_language_of_the_list(store: Store, ants: MailingList) -> None:
+    german = Notices(language="de")
+    with store.begin() as connection:
+        set_preferences(connection, ants.key, {"notices.language": "de"})
+        told = tell_held(connection, house(), ants, german, POST, [], False, NOW)
+        request = request_of(connection, ants)
+        told += tell_request(connection, house(), ants, german, request, NOW)
+        told += [
+            each
+            for each in [
+                tell_rejected(
+                    connection, house(), ants, POST, HEADER, "Nein.", False, NOW, language="de"
+                )
+            ]
+            if isinstance(each, Handed)
+        ]
+        post_and_hold(connection, ants, 1, NOW + 1)
+        request_of(connection, ants, "bart@example.org", NOW + 1)
+        told += summaries(connection, house(), NOW + 5 * HOUR)
+    subjects = [str(read_message(each)["Subject"]) for each in told]
+    assert len(subjects) == 6
+    words = ("Ihr", "wartet", "möchte", "warten")
+    assert [each for each in subjects if not any(word in each for word in words)] == []
 
 
 # Mail for owners

@@ -427,6 +427,7 @@ def test_more_than_one_batch_is_worked_off_at_one_call(
 ) -> None:
     monkeypatch.setattr(module, "POLL", 1000.0)
     monkeypatch.setattr(module, "BATCH", 3)
+    monkeypatch.setattr(module, "COMMIT_SECONDS", 1000.0)
     fill(desk, *(f"{n}" for n in range(10)))
     with working(desk.store, noted) as worker:
         worker.until(lambda: worker.commits == 4)
@@ -445,6 +446,18 @@ def test_a_batch_whose_time_is_up_ends_with_what_is_done(
     while worker.turn():
         pass
     assert notes(desk.store) == ["a", "b", "c"]
+
+
+def test_a_transaction_whose_time_is_up_ends_with_what_is_done(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COMMIT_SECONDS", 0.0)
+    fill(desk, "a", "b", "c")
+    worker = Watched(desk.store, Scripted(noted))
+    assert worker.turn()
+    assert worker.commits == 3
+    assert notes(desk.store) == ["a", "b", "c"]
+    assert counts(desk.store).entries == 0
 
 
 def test_two_workers_at_once_do_everything_once(spool: Store, desk: Desk) -> None:

@@ -1,4 +1,5 @@
-"""What is built from the settings: the part that is there only if a key is."""
+"""What is built from the settings: something for each queue that is served, and the part that is
+there only if a key is."""
 
 import io
 from pathlib import Path
@@ -7,7 +8,9 @@ import pytest
 
 from postroom.base.observe import Log
 from postroom.base.settings import Arc, LogSettings, Settings, SettingsError, Site
-from postroom.service.build import seal_of
+from postroom.service.build import build, seal_of
+from postroom.spool.metadata import OUT, SERVED
+from postroom.store.engine import Store
 
 POST = (
     b"Authentication-Results: mx.example.com; dkim=pass header.d=example.org\r\n"
@@ -21,6 +24,12 @@ def settings(key: Path | str) -> Settings:
         site=Site(hostname="mx.example.com"),
         arc=Arc(key=str(key), selector="x1", domain="lists.example.com"),
     )
+
+
+def test_each_queue_that_counts_as_served_has_a_runner(sqlite_store: Store) -> None:
+    parts = build(sqlite_store, Settings(), LOG, lambda: None)
+    served = [worker.thread.name.removeprefix("runner-") for worker in parts.workers]
+    assert [*served, OUT] == list(SERVED)  # the courier, a task, has `out`
 
 
 def test_without_a_key_nothing_seals() -> None:

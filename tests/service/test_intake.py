@@ -345,12 +345,13 @@ def test_a_commit_that_failed_is_known_until_one_succeeds(intake: Intake, store:
 
 
 @contextlib.contextmanager
-def hosted(store: Store, /, **sections: object) -> Iterator[socket.socket]:
+def hosted(store: Store, /, bell: int | None = None, **sections: object) -> Iterator[socket.socket]:
     """An intake in a thread of this process; the door's end of its channel."""
     ours, theirs = socket.socketpair()
     ours.settimeout(PATIENCE)
     settings = msgspec.convert({"metrics": {"listen": ""}, **sections}, Settings)
-    process = module.Process(store, settings, Log(LogSettings("json"), io.StringIO()), theirs)
+    log = Log(LogSettings("json"), io.StringIO())
+    process = module.Process(store, settings, log, theirs, bell)
     thread = threading.Thread(target=process.run)
     thread.start()
     try:
@@ -396,3 +397,33 @@ def test_receipts_that_were_forgotten_are_counted(
         door.sendall(b"".join(mail(1, LIST) + mail(2, LIST, OWNER)))
         ask_until(door, lambda said: any(isinstance(e, Told) and e.tally.purged == 3 for e in said))
     assert counts(store) == [2, 3, 0]
+
+
+@pytest.mark.parametrize(
+    ("local", "rings"),
+    [
+        ("mylist", True),
+        ("mylist-owner", True),
+        ("mylist-request", True),
+        ("mylist-confirm", True),
+        ("mylist-join", True),
+        ("mylist-leave", True),
+        ("mylist-bounces", False),  # no runner serves them
+        ("nobody", False),
+    ],
+)
+def test_the_bell_rings_for_what_a_runner_serves(store: Store, local: str, rings: bool) -> None:
+    def after_the_batch(said: list[Report]) -> bool:
+        """What it says next after its answers, it says after it may have rung."""
+        kinds = [type(each) for each in said]
+        return Answers in kinds and Told in kinds[kinds.index(Answers) :]
+
+    heard, bell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        with hosted(store, bell) as door:
+            door.sendall(b"".join(mail(1, Mailbox(local, "example.com"))))
+            ask_until(door, after_the_batch)
+            assert bool(select.select([heard], [], [], 0)[0]) is rings
+    finally:
+        os.close(heard)
+        os.close(bell)

@@ -5,8 +5,6 @@ its step, and the ids that one call names are decided on together or not at all;
 second is told that it was done. What a stranger wrote cannot steer a terminal.
 """
 
-import getpass
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -14,10 +12,9 @@ from typing import Any, NamedTuple
 import click
 from sqlalchemy import Connection
 
-from postroom.base.observe import Log
-from postroom.base.settings import Settings
 from postroom.cli.common import Options, example, safe, word
 from postroom.cli.database import opened
+from postroom.cli.office import house_of
 from postroom.cli.output import (
     duration,
     json_option,
@@ -28,25 +25,25 @@ from postroom.cli.output import (
     print_table,
     utc,
 )
+from postroom.cli.people import who
 from postroom.cli.queues import ALL, SHOWN, entry_argument, entry_id
-from postroom.lists.registry import find_list
+from postroom.commands import moderation
+from postroom.commands.moderation import DONE, Decided, Verb
+from postroom.lists.preferences import preferences
+from postroom.lists.registry import find_list, list_of_key
 from postroom.lists.roster import same_address
+from postroom.notices.language import ENGLISH
 from postroom.notices.letters import House
-from postroom.notices.render import Templates
-from postroom.notices.telling import tell_rejected
 from postroom.reading.post import read
 from postroom.spool import held as spool
-from postroom.spool import ids, steps
+from postroom.spool import ids
 from postroom.spool.handing import hand_on
-from postroom.spool.held import Found, Held
+from postroom.spool.held import Held
 from postroom.spool.queue import QueueError
 from postroom.store.engine import Store
 
 # Posts of one transaction, when all of a list are decided on: the door must not wait long.
 CHUNK = 50
-REFUSED = "A moderator of the list decided so."
-
-Decide = Callable[[Connection, int], tuple[Held, str]]
 
 
 class Chosen(NamedTuple):
@@ -170,12 +167,7 @@ def show(options: Options, number: int, as_json: bool) -> None:
 @click.pass_obj
 def accept(options: Options, /, **chosen: Any) -> None:
     """Let posts go out to their list."""
-    by = _who()
-
-    def decide(connection: Connection, number: int) -> tuple[Held, str]:
-        return spool.accept(connection, number, by).post, ""
-
-    _decide(options, "accept", "accepted", _chosen(chosen), decide, by)
+    _decide(options, "accept", _chosen(chosen))
 
 
 @held.command(
@@ -185,21 +177,14 @@ def accept(options: Options, /, **chosen: Any) -> None:
     )
 )
 @_choosing
-@click.option("--reason", metavar="TEXT", type=word, help="What the author is told.")
+@click.option("--reason", metavar="TEXT", type=word, default="", help="What the author is told.")
 @click.pass_obj
-def reject(options: Options, /, reason: str | None, **chosen: Any) -> None:
+def reject(options: Options, /, reason: str, **chosen: Any) -> None:
     """Remove posts, and tell their authors.
 
     Programs and addresses that nobody reads are not told.
     """
-    house = _house(options.settings())
-    new_id = ids.IdMaker()
-
-    def decide(connection: Connection, number: int) -> tuple[Held, str]:
-        found = spool.discard(connection, number)
-        return found.post, _tell(connection, house, new_id, found, reason or REFUSED)
-
-    _decide(options, "reject", "rejected", _chosen(chosen), decide, _who())
+    _decide(options, "reject", _chosen(chosen), reason)
 
 
 @held.command(epilog=example("postroom held discard 0326c1a2b4000001"))
@@ -207,11 +192,7 @@ def reject(options: Options, /, reason: str | None, **chosen: Any) -> None:
 @click.pass_obj
 def discard(options: Options, /, **chosen: Any) -> None:
     """Remove posts without a word: the mail is gone."""
-
-    def decide(connection: Connection, number: int) -> tuple[Held, str]:
-        return spool.discard(connection, number).post, ""
-
-    _decide(options, "discard", "discarded", _chosen(chosen), decide, _who())
+    _decide(options, "discard", _chosen(chosen))
 
 
 def _chosen(given: dict[str, Any]) -> Chosen:
@@ -224,10 +205,13 @@ def _chosen(given: dict[str, Any]) -> Chosen:
     return chosen
 
 
-def _decide(
-    options: Options, verb: str, done: str, chosen: Chosen, decide: Decide, by: str
-) -> None:
+def _decide(options: Options, verb: Verb, chosen: Chosen, reason: str = "") -> None:
     """Decide on all that were chosen, and say so."""
+    house, by = house_of(options.settings()), who()
+
+    def decide(connection: Connection, number: int) -> Decided:
+        return _decide_one(connection, house, number, verb, reason, by)
+
     with opened(options) as store:
         numbers = chosen.numbers
         if chosen.address:
@@ -241,34 +225,51 @@ def _decide(
                 click.confirm(f"{verb.capitalize()} {what}?", abort=True)
         gone = 0
         for some in _chunks(numbers) if chosen.address else [numbers]:
-            said = _together(store, some, decide, f"{done} by a moderator", by, chosen)
+            said = _together(store, some, decide, chosen)
             for line in said:
-                click.echo(f"{done} {line}")
+                click.echo(f"{DONE[verb]} {line}")
             gone += len(some) - len(said)
     if gone:
         click.echo(f"{gone} others could not be: somebody else decided, or `held show` says why")
 
 
 def _together(
-    store: Store, numbers: Sequence[int], decide: Decide, what: str, by: str, chosen: Chosen
+    store: Store,
+    numbers: Sequence[int],
+    decide: Callable[[Connection, int], Decided],
+    chosen: Chosen,
 ) -> list[str]:
     """Decide on some posts in one transaction; returns a line about each. Of all the posts of a
     list those that cannot be decided on are left out."""
-    new_id = ids.IdMaker()
-    lines, written = [], []
+    decided = []
     with store.begin() as connection:
         for number in numbers:
             try:
-                post, note = decide(connection, number)
+                decided.append(decide(connection, number))
             except QueueError:
                 if chosen.numbers:
                     raise
-                continue
-            facts = {"entry": ids.show(number), "by": by}
-            written.append(steps.Step(post.message_id, time.time(), post.list, what, facts))
-            lines.append(safe(f"{ids.show(number)} from {_author(post)}{note}"))
-        steps.write(connection, new_id, written)
-    return lines
+        hand_on(connection, ids.IdMaker(), [each.notice for each in decided if each.notice])
+    return [_line(each) for each in decided]
+
+
+def _decide_one(
+    connection: Connection, house: House, number: int, verb: Verb, reason: str, by: str
+) -> Decided:
+    """Decide on one post. Raises `QueueError`."""
+    of = list_of_key(connection, spool.find_held(connection, number).post.list_key)
+    if of is None:
+        raise QueueError(f"the list of {ids.show(number)} was removed meanwhile")
+    # The other verbs tell nobody, so that they need no settings that can be read.
+    language = preferences(connection, of.key).notices.language if verb == "reject" else ENGLISH
+    return moderation.decide(connection, house, of, number, verb, reason, by, language, time.time())
+
+
+def _line(decided: Decided) -> str:
+    told = "; the author is told" if decided.notice else ""
+    if decided.untold:
+        told = f"; the author is not told: {decided.untold}"
+    return safe(f"{ids.show(decided.post.id)} from {_author(decided.post)}{told}")
 
 
 def _fitting(connection: Connection, chosen: Chosen) -> Iterator[int]:
@@ -283,34 +284,6 @@ def _fitting(connection: Connection, chosen: Chosen) -> Iterator[int]:
 def _chunks(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
     for first in range(0, len(numbers), CHUNK):
         yield numbers[first : first + CHUNK]
-
-
-def _tell(
-    connection: Connection, house: House, new_id: ids.IdMaker, found: Found, reason: str
-) -> str:
-    """Tell the author of a post that it was rejected; returns what became of that."""
-    post, head = found
-    of = find_list(connection, post.list)
-    automatic = read(head, post.sender).automatic
-    told = tell_rejected(
-        connection, house, of, post, head, reason, automatic, time.time(), every=0.0
-    )
-    if isinstance(told, str):
-        return f"; the author is not told: {told}"
-    hand_on(connection, new_id, [told])
-    return "; the author is told"
-
-
-def _house(settings: Settings) -> House:
-    templates = Templates(settings.notices.templates, Log(settings.log))
-    return House(templates, settings.site.hostname, settings.site.owner, ids.IdMaker())
-
-
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user without a name
-        return f"user {os.getuid()}"
 
 
 def _author(post: Held) -> str:

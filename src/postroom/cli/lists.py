@@ -25,6 +25,7 @@ from postroom.cli.output import (
     print_table,
     utc,
 )
+from postroom.cli.people import first_list_id, note
 from postroom.lists import preferences, registry
 from postroom.lists.endpoint import SUBADDRESSES
 from postroom.mail.address import Mailbox
@@ -67,6 +68,7 @@ def create(options: Options, addresses: Sequence[str], name: str) -> None:
                 some = boxes[first : first + CHUNK]
                 registry.create_lists(connection, some, name)
                 advance(len(some))
+        note(connection, "created", [(first_list_id(box), "") for box in boxes])
         warnings = registry.shadow_warnings(connection, boxes)
     _warn(warnings)
     if from_stdin:
@@ -166,10 +168,15 @@ def set_settings(options: Options, address: str, changes: Sequence[str]) -> None
     with opened(options) as store, store.begin() as connection:
         found = registry.find_list(connection, address)
         settings = preferences.set_preferences(connection, found.key, given)
-    touched = {key.rstrip("+-") for key, _ in given}
-    for each in preferences.describe(settings):
-        if each.key in touched:
-            click.echo(safe(f"{each.key} = {preferences.in_words(each.value)}"))
+        touched = {key.rstrip("+-") for key, _ in given}
+        words = {
+            each.key: preferences.in_words(each.value)
+            for each in preferences.describe(settings)
+            if each.key in touched
+        }
+        note(connection, "settings", [(found.list_id, "")], **words)
+    for key, value in words.items():
+        click.echo(safe(f"{key} = {value}"))
 
 
 @lists.command(epilog=example("postroom list rename ants@example.com bees@example.com"))
@@ -184,11 +191,11 @@ def rename(options: Options, old: str, new: str) -> None:
     with opened(options) as store, store.begin() as connection:
         before = registry.find_list(connection, old).posting_address
         renamed = rename_list(connection, old, new)
-        address = registry.posting_address(renamed.posting_address)
-        warnings = registry.shadow_warnings(connection, [address])
+        now = renamed.posting_address
+        note(connection, "renamed", [(renamed.list_id, "")], before=before, now=now)
+        warnings = registry.shadow_warnings(connection, [registry.posting_address(now)])
     _warn(warnings)
-    after, list_id = renamed.posting_address, renamed.list_id
-    click.echo(safe(f"{before} is now {after}; its list-id stays {list_id}"))
+    click.echo(safe(f"{before} is now {now}; its list-id stays {renamed.list_id}"))
 
 
 @lists.command(
@@ -207,6 +214,7 @@ def remove(options: Options, address: str, force: bool) -> None:
     with opened(options) as store, store.begin() as connection:
         found = registry.find_list(connection, address)
         moved = remove_list(connection, address, force)
+        note(connection, "deleted", [(found.list_id, "")], address=found.posting_address)
     click.echo(safe(f"removed {found.posting_address}"))
     if moved:
         click.echo(f"entries put into shunt: {moved}; see {options.command('queue ls shunt')}")

@@ -65,10 +65,16 @@ COMMANDS = {
     "member": Lazy("postroom.cli.members:members", "Members, owners and moderators of lists."),
     "queue": Lazy("postroom.cli.queues:queue", "Mail that was accepted and waits."),
     "held": Lazy("postroom.cli.held:held", "Posts that wait for a moderator."),
+    "pending": Lazy(
+        "postroom.cli.pending:pending", "People who asked to join, leave or change something."
+    ),
     "explain": Lazy(
         "postroom.cli.explain:explain", "Show what would become of a post, without posting it."
     ),
     "trace": Lazy("postroom.cli.trace:trace", "Show what became of a message."),
+    "audit": Lazy(
+        "postroom.cli.audit:audit", "Show who joined or left a list, what was changed, and by whom."
+    ),
     "config": Lazy("postroom.cli.config:config", "The settings in force."),
     "mta": Lazy("postroom.cli.mta:mta", "Configuration for your mail server."),
     "doctor": Lazy("postroom.cli.doctor:doctor", "Look for what is wrong, and say what to do."),

@@ -6,18 +6,25 @@ already are no error. Fails as the roster says; for input from a file, with the 
 line.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast, get_args
 
 import click
+from sqlalchemy import Connection
 
 from postroom.cli.common import Failed, Options, example, safe, word
 from postroom.cli.database import opened
 from postroom.cli.given import given_words, pairs, progress
+from postroom.cli.office import listing_of, office_of
 from postroom.cli.output import json_option, print_array, print_table, utc
+from postroom.cli.people import note, who
 from postroom.lists import keys, registry, roster
+from postroom.lists.pending import Gone
 from postroom.lists.roster import Changes, Mode, Role
 from postroom.lists.settings import Action
+from postroom.spool.handing import Handed, hand_on
+from postroom.spool.ids import IdMaker
 
 ROLES = click.Choice(get_args(Role))
 # What can be set, in the words of people and in those of the roster.
@@ -27,8 +34,10 @@ CHOICES: Mapping[str, Mapping[str, Any]] = {
     "moderation": {each: each for each in get_args(Action)} | {"default": None},
     "own_posts": {"yes": True, "no": False},
     "duplicates": {"yes": True, "no": False},
+    "ack": {"yes": True, "no": False},
 }
 SHOWN = 10  # addresses that are named one by one
+MOST_INVITED = 1000  # at once: the door must not wait long
 
 role_option = click.option(
     "--role", type=ROLES, default="member", show_default=True, help="In which role."
@@ -83,10 +92,55 @@ def add(
         people = [(people[0][0], _checked_name(name))]
     with opened(options) as store, store.begin() as connection:
         found = registry.find_list(connection, list_address)
+        named = dict.fromkeys(roster.same_address(email) for email, _ in people)
+        before = set(_in_role(connection, found.key, named, role))
         with progress("adding", len(people)) as advance:
             added, already = roster.add_members(connection, found.key, people, role, advance)
+        new = [(found.list_id, each) for each in named if each not in before]
+        note(connection, "added", new, role=role)
     there = f" ({already} were there already)" if already else ""
     click.echo(f"added {_counted(added, role)} to {safe(found.posting_address)}{there}")
+
+
+@members.command(
+    epilog=example(
+        "postroom member invite mylist@example.com ann@example.org 'Bo <bo@example.org>'",
+        "postroom member invite mylist@example.com - < people.txt",
+    )
+)
+@list_argument
+@addresses_argument
+@click.pass_obj
+def invite(options: Options, list_address: str, addresses: Sequence[str]) -> None:
+    """Ask people whether they want to join: all of them or, if one is refused, none.
+
+    "-" reads standard input, ADDRESS or NAME <ADDRESS> a line. Each is sent a mail, and is a
+    member as soon as they answer it. Members are not asked.
+    """
+    named: dict[str, tuple[roster.Person, str]] = {}
+    for text, where in given_words(addresses):
+        email, name = _person(text, where)
+        named.setdefault(roster.same_address(email), ((email, name), where))
+    if len(named) > MOST_INVITED:
+        raise Failed(f"{len(named)} are too many at once: invite at most {MOST_INVITED}")
+    office, by, now = office_of(options.settings()), who(), time.time()
+    handed: list[Handed] = []
+    with opened(options) as store, store.begin() as connection:
+        listing = listing_of(connection, registry.find_list(connection, list_address))
+        there = set(_in_role(connection, listing.of.key, named, "member"))
+        for folded, ((email, name), where) in named.items():
+            if folded in there:
+                continue
+            try:
+                handed += office.invite(connection, listing, email, name, by, now).handed
+            except (registry.ListError, Gone) as error:
+                raise Failed(f"{where}{error}; nobody was invited") from error
+        hand_on(connection, IdMaker(), handed)
+    invited = len(named) - len(there)
+    people = "1 person" if invited == 1 else f"{invited} people"
+    verb = "is a member" if len(there) == 1 else "are members"
+    already = f" ({len(there)} {verb} already)" if there else ""
+    click.echo(safe(f"invited {people} to {listing.of.posting_address}{already}"))
 
 
 @members.command("ls", epilog=example("postroom member ls mylist@example.com --role owner"))
@@ -134,7 +188,9 @@ def remove(options: Options, list_address: str, addresses: Sequence[str], role: 
     emails = [_person(text, where)[0] for text, where in given_words(addresses)]
     with opened(options) as store, store.begin() as connection:
         found = registry.find_list(connection, list_address)
+        there = [(found.list_id, each) for each in _in_role(connection, found.key, emails, role)]
         removed, missing = roster.remove_members(connection, found.key, emails, role)
+        note(connection, "removed", there, role=role)
     for email in missing[:SHOWN]:
         click.echo(safe(f"not {role}: {email}"), err=True)
     if len(missing) > SHOWN:
@@ -167,15 +223,17 @@ def set_member(
     moderation=accept|hold|reject|discard|default   what happens to their posts
     own_posts=yes|no       whether they get what they wrote
     duplicates=yes|no      whether they get what also went to them directly
+    ack=yes|no             whether they are told that what they wrote goes out
     name=TEXT              what they are called, on all lists
     """
     wanted = _changes(pairs(changes))
     with opened(options) as store, store.begin() as connection:
         found = registry.find_list(connection, list_address)
-        now = roster.change_member(connection, found.key, address, role, **wanted)
-    facts = _facts(now)
-    for key in wanted:
-        click.echo(safe(f"{key} = {_in_words(facts[key])}"))
+        facts = _facts(roster.change_member(connection, found.key, address, role, **wanted))
+        words = {key: _in_words(facts[key]) for key in wanted}
+        note(connection, "changed", [(found.list_id, address)], role=role, **words)
+    for key, value in words.items():
+        click.echo(safe(f"{key} = {value}"))
     if wanted.get("mode") == "digest":
         click.echo("note: there are no digests yet; until then posts come one by one", err=True)
 
@@ -222,6 +280,15 @@ def _checked_name(name: str) -> str:
         raise Failed(str(error)) from error
 
 
+def _in_role(
+    connection: Connection, list_key: int, emails: Iterable[str], role: Role
+) -> Iterator[str]:
+    """Those of these addresses that have a role on a list, folded."""
+    for each in roster.memberships(connection, list_key, emails):
+        if each.role == role:
+            yield roster.same_address(each.email)
+
+
 def _counted(number: int, role: Role) -> str:
     return f"{number} {role}{'' if number == 1 else 's'}"
 
@@ -236,6 +303,7 @@ def _facts(member: roster.Member) -> dict[str, Any]:
         "moderation": member.moderation,
         "own_posts": member.own_posts,
         "duplicates": member.duplicates,
+        "ack": member.ack,
         "joined_at": utc(member.joined_at),
     }
 
@@ -245,6 +313,7 @@ def _row(member: roster.Member) -> tuple[str, ...]:
         *(["digest"] if member.mode == "digest" else []),
         *([] if member.own_posts else ["no own posts"]),
         *([] if member.duplicates else ["no duplicates"]),
+        *(["ack"] if member.ack else []),
     ]
     delivery = "on" if member.delivery == "on" else f"off by {member.delivery}"
     action = member.moderation or ""

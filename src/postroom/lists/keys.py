@@ -1,9 +1,10 @@
 """Keys: what this site signs, so that it can tell its own links and tokens from forged ones.
 
-For: the unsubscribe link of a post (RFC 8058), and the token by which an owner or moderator
-approves a post by mail. Guarantees: without the site's secret neither can be made; each is
-bound to its purpose, to one list (by its list-id, which never changes) and to one address, and
-is compared in constant time. A wrong one is told from a right one by the value returned: nothing
+For: the unsubscribe link of a post (RFC 8058), the token by which an owner or moderator
+approves a post by mail, and the one by which those who were told of a held post decide on it.
+Guarantees: without the site's secret none can be made; each is bound to its purpose, to one
+list (by its list-id, which never changes) and to one address or post, and is compared in
+constant time. A wrong one is told from a right one by the value returned: nothing
 raises but the database.
 
 Formats. MAC is HMAC-SHA256 over PURPOSE NUL LIST-ID NUL ADDRESS, the address in the form of
@@ -13,9 +14,12 @@ writes a float. Neither purpose nor list-id can hold NUL.
 - unsubscribe token: base64url(ADDRESS) "." base64url(the first 16 octets of MAC), unpadded
 - moderator token: base32(the first 10 octets of MAC), in groups of four with hyphens
   between, as in ABCD-EFGH-IJKL-MNOP; read in any case, hyphens and blanks ignored
+- token of a held post: base32(ID, 8 octets, the highest first, and the first 16 octets of MAC),
+  unpadded, in lower case; read in any case. In MAC the id, in decimal, stands for the address
 
-Tokens do not expire: they end with the membership, which whoever reads them must look up. Who
-is made moderator once more gets another token, so one that became known can be taken back.
+Tokens do not expire: they end with the membership, or when the post is decided on, which whoever
+reads them must look up. Who is made moderator once more gets another token, so one that became
+known can be taken back; that of a held post is the same for all who are told of it.
 """
 
 import base64
@@ -39,7 +43,9 @@ LONGEST: Final = 1024  # characters of a token that is looked at
 _NAME: Final = "site"
 _UNSUBSCRIBE: Final = b"unsubscribe"
 _MODERATOR: Final = b"moderator"
+_HELD: Final = b"held"
 _PLAIN: Final = re.compile(r"[A-Z2-7]{16}")
+_HELD_FORM: Final = re.compile(r"[A-Za-z2-7]{39}")
 
 
 def site_secret(connection: Connection) -> bytes:
@@ -114,6 +120,25 @@ def is_moderator_token(tokens: Iterable[str], text: str) -> bool:
     plain = plain_token(text)
     same = [_same(each, plain) for each in tokens]  # all of them, so that time tells nothing
     return bool(plain) and any(same)
+
+
+def held_token(secret: bytes, list_id: str, number: int) -> str:
+    """A token that lets its holder decide on the held post with this id; 39 characters. Pure."""
+    mac = _mac(secret, _HELD, list_id, str(number))
+    return base64.b32encode(number.to_bytes(8) + mac[:16]).decode().rstrip("=").lower()
+
+
+def read_held_token(secret: bytes, list_id: str, text: str) -> int | None:
+    """The id of the post that a token was made for; None if it is not ours for this list. Pure;
+    any text will do."""
+    if len(text) > LONGEST:
+        return None
+    token = text.strip()
+    if not _HELD_FORM.fullmatch(token):
+        return None
+    number = int.from_bytes(base64.b32decode(f"{token.upper()}=")[:8])
+    # Compared as text, so that but for its case there is one spelling of a token.
+    return number if _same(held_token(secret, list_id, number), token.lower()) else None
 
 
 def _unsubscribe_mac(secret: bytes, list_id: str, folded: str) -> bytes:

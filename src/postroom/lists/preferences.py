@@ -27,6 +27,7 @@ from postroom.store.schema import mailing_list
 MAX_ITEMS: Final = 1000  # of a setting that is a list
 MAX_PREFIX: Final = 80  # characters
 MAX_FOOTER: Final = 2000  # characters
+MAX_WELCOME: Final = 2000  # characters
 MAX_URL: Final = 500  # characters
 FOOTER_NAMES: Final = ("list", "address", "list_id", "unsubscribe")
 SWITCHES: Final = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
@@ -229,6 +230,8 @@ def check(settings: ListSettings) -> None:
     if headers.archive_url:
         _check_url("headers.archive_url", headers.archive_url)
     _check_footer("headers.footer", headers.footer)
+    if len(settings.subscriptions.welcome_text) > MAX_WELCOME:
+        raise ListError(f"subscriptions.welcome_text: use at most {MAX_WELCOME} characters")
 
 
 Reader = Callable[[str], object]

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, or_, select, updat
 from postroom.lists.endpoint import MAX_NAME, POSTMASTER, SUBADDRESSES, host_of, shadowed
 from postroom.mail.address import AddressError, Mailbox, fold, parse_mailbox
 from postroom.store.schema import address as addresses
-from postroom.store.schema import domain, mailing_list, member, notified
+from postroom.store.schema import domain, mailing_list, member, notified, pending
 
 
 class ListError(Exception):
@@ -213,6 +213,7 @@ def delete_list(connection: Connection, key: int) -> None:
         elsewhere = select(member.c.id).where(member.c.address == addresses.c.id)
         connection.execute(delete(addresses).where(~elsewhere.exists()))
     connection.execute(delete(notified).where(notified.c.list == key))
+    connection.execute(delete(pending).where(pending.c.list == key))
     connection.execute(delete(mailing_list).where(mailing_list.c.id == key))
 
 

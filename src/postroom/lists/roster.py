@@ -46,7 +46,7 @@ _QUOTED_PAIR = re.compile(r"\\(.)")
 class Member(NamedTuple):
     """Somebody in one role on one list. `key` is the row; `moderation` None means as the list
     says; without `own_posts` they do not get what they wrote, without `duplicates` not what
-    also went to them directly."""
+    also went to them directly; with `ack` they are told that what they wrote goes out."""
 
     key: int
     email: str
@@ -57,6 +57,7 @@ class Member(NamedTuple):
     moderation: Action | None
     own_posts: bool
     duplicates: bool
+    ack: bool
     joined_at: float
 
 
@@ -69,6 +70,7 @@ class Changes(TypedDict, total=False):
     moderation: Action | None
     own_posts: bool
     duplicates: bool
+    ack: bool
 
 
 _COLUMNS: Final = (
@@ -81,6 +83,7 @@ _COLUMNS: Final = (
     member.c.moderation,
     member.c.own_posts,
     member.c.duplicates,
+    member.c.ack,
     member.c.joined_at,
 )
 _MEMBERS: Final = select(*_COLUMNS).join_from(member, address)
@@ -313,7 +316,7 @@ def change_member(
     """Change what is given of a member; returns them as they are now. Raises `ListError`."""
     before = find_member(connection, list_key, email, role)
     values: dict[str, Any] = dict(changes)
-    for flag in {"own_posts", "duplicates"} & values.keys():
+    for flag in {"own_posts", "duplicates", "ack"} & values.keys():
         values[flag] = int(values[flag])
     if "name" in values:
         name = checked_name(values.pop("name"))
@@ -327,7 +330,9 @@ def change_member(
 
 def _member(row: Row[*tuple[Any, ...]]) -> Member:
     found = Member._make(row)
-    return found._replace(own_posts=bool(found.own_posts), duplicates=bool(found.duplicates))
+    return found._replace(
+        own_posts=bool(found.own_posts), duplicates=bool(found.duplicates), ack=bool(found.ack)
+    )
 
 
 def _chunks(values: Sequence[_T]) -> Iterator[Sequence[_T]]:

@@ -11,17 +11,18 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, and_, delete, func, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, and_, delete, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from postroom.lists.endpoint import Endpoint
 from postroom.lists.registry import MailingList
 from postroom.lists.roster import same_address
 from postroom.lists.routing import route
-from postroom.lists.settings import ListSettings
+from postroom.lists.settings import ListSettings, Notices
+from postroom.lists.subscription import State
 from postroom.mail.address import AddressError, is_person, parse_mailbox
 from postroom.spool.metadata import HELD
-from postroom.store.schema import entry, mailing_list, notified
+from postroom.store.schema import entry, mailing_list, notified, pending
 
 DAY: Final = 86_400.0
 HELD_EVERY: Final = DAY  # seconds between two notices to an author that a post waits
@@ -35,6 +36,7 @@ STRANGERS: Final = ""  # the same for all who are not on a list
 TELL_HELD: Final = "held"
 TELL_REJECTED: Final = "rejected"
 TELL_AUTHORS: Final = "authors"
+TELL_REQUEST: Final = "request"
 KEPT: Final = 30 * DAY  # longer than any interval
 
 
@@ -99,21 +101,44 @@ def forget(connection: Connection, now: float) -> int:
 
 
 class Due(NamedTuple):
-    """A list whose owners should get a summary: how many posts wait, and since when."""
+    """A list whose owners should get a summary: of what (`TELL_HELD`, `TELL_REQUEST`), how many
+    wait, and since when."""
 
     list: MailingList
-    every: float  # seconds
+    notices: Notices
+    kind: str
     waiting: int
     since: float
 
+    @property
+    def every(self) -> float:
+        """Seconds between two notices."""
+        return self.notices.owners_every * 3600
+
 
 def due_summaries(connection: Connection, now: float) -> Iterator[Due]:
-    """Lists on which posts were held since their owners were last told, and whose interval has
-    passed; one statement. It decides nothing: `may_tell` does."""
+    """Lists on which posts were held, or requests came before the owners, since these were last
+    told, and whose interval has passed; one statement for each. It decides nothing: `may_tell`
+    does."""
+    held = entry.c.queue == HELD
+    yield from _due(connection, TELL_HELD, entry.c.list, entry.c.available_at, held, now)
+    waits = (pending.c.state == State.MODERATE) & (pending.c.expires_at > now)
+    # A request comes before the owners when it is moved there, with a new token.
+    yield from _due(connection, TELL_REQUEST, pending.c.list, pending.c.told_at, waits, now)
+
+
+def _due(
+    connection: Connection,
+    kind: str,
+    of: Column[Any],
+    came: Column[Any],
+    waits: ColumnElement[bool],
+    now: float,
+) -> Iterator[Due]:
+    """Lists with rows that wait, of which some came since the owners were last told of this
+    kind."""
     told = and_(
-        notified.c.list == mailing_list.c.id,
-        notified.c.kind == TELL_HELD,
-        notified.c.email == OWNERS,
+        notified.c.list == mailing_list.c.id, notified.c.kind == kind, notified.c.email == OWNERS
     )
     last = func.max(notified.c.at)
     lists = (
@@ -125,21 +150,20 @@ def due_summaries(connection: Connection, now: float) -> Iterator[Due]:
         mailing_list.c.settings,
     )
     found = (
-        select(*lists, func.count(), func.min(entry.c.available_at), last)
-        .select_from(entry)
-        .join(mailing_list, mailing_list.c.id == entry.c.list)
+        select(*lists, func.count(), func.min(came), last)
+        .select_from(of.table)
+        .join(mailing_list, mailing_list.c.id == of)
         .join(notified, told, isouter=True)
-        .where(entry.c.queue == HELD)
+        .where(waits)
         .group_by(*lists)
-        .having(or_(last.is_(None), last > now, func.max(entry.c.available_at) > last))
+        .having(or_(last.is_(None), last > now, func.max(came) > last))
         .order_by(mailing_list.c.id)
     )
     for row in connection.execute(found):
-        *of, settings, waiting, since, at = row
-        notices = _settings(settings).notices
-        every = notices.owners_every * 3600
-        if notices.owners and (at is None or at > now or at <= now - every):
-            yield Due(MailingList(*of), every, waiting, since)
+        *this, settings, waiting, since, at = row
+        due = Due(MailingList(*this), _settings(settings).notices, kind, waiting, since)
+        if due.notices.owners and (at is None or at > now or at <= now - due.every):
+            yield due
 
 
 def _settings(text: str) -> ListSettings:

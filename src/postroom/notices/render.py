@@ -21,12 +21,32 @@ from jinja2.exceptions import SecurityError
 from jinja2.sandbox import SandboxedEnvironment
 
 from postroom.base.observe import Log
+from postroom.notices.language import ENGLISH, LANGUAGES
 
-NAMES: Final = ("rejected", "held_author", "held_owner", "held_summary", "undeliverable")
+NAMES: Final = (
+    "rejected",
+    "held_author",
+    "held_owner",
+    "held_summary",
+    "undeliverable",
+    "confirm_join",
+    "confirm_leave",
+    "confirm_change",
+    "invitation",
+    "welcome",
+    "goodbye",
+    "refused",
+    "request_owner",
+    "request_summary",
+    "member_change",
+    "reply",
+    "acknowledged",
+)
 WIDTH: Final = 78
 MOST: Final = 65_536  # characters of a template, and of what one makes
 LONGEST: Final = 500  # characters of one value
-Value = str | int | Sequence[str] | Sequence[Mapping[str, str | int]]
+_Row = Mapping[str, str | int | Sequence[str]]
+Value = str | int | Sequence[str] | Sequence[_Row]
 
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _FILTERS = ("default", "first", "join", "last", "length", "lower", "trim", "truncate", "upper")
@@ -54,10 +74,18 @@ class Templates:
         if self._directory is not None and not self._directory.is_dir():
             self._complain(self._directory, "there is no such directory (notices.templates)")
 
-    def write(self, name: str, values: Mapping[str, Value], list_id: str = "") -> Text:
-        """The notice `name` (one of `NAMES`), in the words of the list, the site or ours."""
+    def write(
+        self,
+        name: str,
+        values: Mapping[str, Value],
+        list_id: str = "",
+        language: str = ENGLISH,
+    ) -> Text:
+        """The notice `name` (one of `NAMES`) in a language (one of `LANGUAGES`), in the words of
+        the list, the site or ours."""
+        language = language if language in LANGUAGES else ENGLISH
         values = {key: _plain(value) for key, value in values.items()}
-        for path in self._own(name, list_id):
+        for path in self._own(name, list_id, language):
             try:
                 if (source := _read(path)) is None:
                     continue
@@ -68,9 +96,9 @@ class Templates:
             else:
                 self._told.pop(path, None)
                 return text
-        return _render(_packaged(name), values)
+        return _render(_packaged(name, language), values)
 
-    def _own(self, name: str, list_id: str) -> Iterator[Path]:
+    def _own(self, name: str, list_id: str, language: str) -> Iterator[Path]:
         """Where templates of the list and of the site may be."""
         if self._directory is None:
             return
@@ -78,6 +106,7 @@ class Templates:
         plain = list_id.isprintable() and not list_id.startswith(".")
         if list_id and plain and Path(list_id).name == list_id:
             yield self._directory / list_id / f"{name}.txt"
+        yield self._directory / language / f"{name}.txt"
         yield self._directory / f"{name}.txt"
 
     def _complain(self, path: Path, reason: str) -> None:
@@ -110,14 +139,17 @@ def _environment() -> _Environment:
 _ENVIRONMENT: Final = _environment()
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def _compiled(source: str) -> Template:
     return _ENVIRONMENT.from_string(source)
 
 
-@lru_cache(maxsize=len(NAMES))
-def _packaged(name: str) -> str:
-    found = files("postroom.notices").joinpath("templates", f"{name}.txt")
+@lru_cache(maxsize=len(NAMES) * len(LANGUAGES))
+def _packaged(name: str, language: str) -> str:
+    ours = files("postroom.notices").joinpath("templates")
+    found = ours.joinpath(language, f"{name}.txt")
+    if not found.is_file():
+        found = ours.joinpath(f"{name}.txt")
     return found.read_text(encoding="utf-8")
 
 

@@ -1,21 +1,25 @@
 """Telling: who gets which notice, now.
 
-For: the stages that hold, reject or pass on mail, and moderators. Each function works in the
-caller's transaction and gives back what is to be handed on to `out` in it, so a notice goes out
-exactly if what it tells of was committed. Guarantees: the rules of courtesy are asked first;
+For: the stages that hold, reject or pass on mail, the office, and moderators. Each function works
+in the caller's transaction and gives back what is to be handed on to `out` in it, so a notice goes
+out exactly if what it tells of was committed. Guarantees: the rules of courtesy are asked first;
 nobody who leads back to the list is told; of all who are not on a list one is told at a time, and
 gets little of what they sent back, since anybody may have sent it in their name. Fails with the
 database's errors.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from sqlalchemy import Connection
 
+from postroom.lists.keys import held_token, site_secret
+from postroom.lists.pending import Request, waiting
 from postroom.lists.registry import MailingList
 from postroom.lists.roster import memberships, same_address, staff
 from postroom.lists.settings import Notices
-from postroom.notices import letters
+from postroom.lists.subscription import State
+from postroom.notices import letters, requests
 from postroom.notices.courtesy import (
     AUTHORS_EVERY,
     HELD_EVERY,
@@ -25,12 +29,16 @@ from postroom.notices.courtesy import (
     TELL_AUTHORS,
     TELL_HELD,
     TELL_REJECTED,
+    TELL_REQUEST,
+    Due,
     due_summaries,
     endpoints_among,
     may_tell,
     unanswerable,
 )
-from postroom.notices.letters import LISTED, House, Stopped, for_owners, is_nobody
+from postroom.notices.language import ENGLISH
+from postroom.notices.letters import Stopped, for_owners
+from postroom.notices.sheet import LISTED, House, is_nobody
 from postroom.spool.handing import Handed
 from postroom.spool.held import Held, held
 from postroom.spool.metadata import Metadata
@@ -46,6 +54,7 @@ def tell_rejected(
     automatic: bool,
     now: float,
     every: float = REJECTED_EVERY,
+    language: str = ENGLISH,
 ) -> Handed | str:
     """To the author, or why they are not told. A moderator's own decision is told each time
     (`every` 0)."""
@@ -55,7 +64,7 @@ def tell_rejected(
         return why
     known = memberships(connection, of.key, [post.sender])
     beside = header if known else letters.identifying(header)
-    return letters.rejected(house, of, post, beside, reason, now)
+    return letters.rejected(house, of, post, beside, reason, language, now)
 
 
 def tell_held(
@@ -75,31 +84,40 @@ def tell_held(
         and not _unanswerable(connection, post.sender, automatic)
         and not _told_lately(connection, of, TELL_HELD, post.sender, HELD_EVERY, now)
     ):
-        told.append(letters.held_author(house, of, post, now))
-    every = notices.owners_every * 3600
-    if (
-        notices.owners
-        and may_tell(connection, of.key, TELL_HELD, OWNERS, every, now)
-        and (people := _staff(connection, house, of.key))
-    ):
+        told.append(letters.held_author(house, of, post, notices.language, now))
+    if people := _deciding(connection, house, of, notices, TELL_HELD, now):
+        token = held_token(site_secret(connection), of.list_id, post.id)
+        hours, language = notices.owners_every, notices.language
         told.append(
-            letters.held_owner(house, of, post, beginning, people, notices.owners_every, now)
+            letters.held_owner(house, of, post, token, beginning, people, hours, language, now)
         )
     return told
 
 
+def tell_request(
+    connection: Connection,
+    house: House,
+    of: MailingList,
+    notices: Notices,
+    request: Request,
+    now: float,
+) -> list[Handed]:
+    """To those who decide on a request, as the list's settings say; if not now, it is in the next
+    summary."""
+    people = _deciding(connection, house, of, notices, TELL_REQUEST, now)
+    if not people:
+        return []
+    hours, language = notices.owners_every, notices.language
+    return [requests.request_for_owners(house, of, request, people, hours, language, now)]
+
+
 def summaries(connection: Connection, house: House, now: float) -> list[Handed]:
-    """To those who decide on lists where posts came while they were not told."""
+    """To those who decide on lists where posts or requests came while they were not told."""
     told = []
     for due in list(due_summaries(connection, now)):
-        key = due.list.key
-        if may_tell(connection, key, TELL_HELD, OWNERS, due.every, now) and (
-            people := _staff(connection, house, key)
-        ):
-            posts = [each.post for each in held(connection, key, LISTED)]
-            told.append(
-                letters.held_summary(house, due.list, posts, due.waiting, due.since, people, now)
-            )
+        if people := _deciding(connection, house, due.list, due.notices, due.kind, now):
+            write = _held_summary if due.kind == TELL_HELD else _request_summary
+            told.append(write(connection, house, due, people, now))
     return told
 
 
@@ -115,6 +133,40 @@ def pass_to_owners(
     people = [] if list_key is None else [each.email for each in staff(connection, list_key)]
     ours = _circular(connection, list_key, [*people, site_owner])
     return for_owners(raw, sender, facts, list_key, people, ours, site_owner)
+
+
+def _held_summary(
+    connection: Connection, house: House, due: Due, people: Sequence[str], now: float
+) -> Handed:
+    secret, of = site_secret(connection), due.list
+    found = [each.post for each in held(connection, of.key, LISTED)]
+    posts = [(post, held_token(secret, of.list_id, post.id)) for post in found]
+    language = due.notices.language
+    return letters.held_summary(house, of, posts, due.waiting, due.since, people, language, now)
+
+
+def _request_summary(
+    connection: Connection, house: House, due: Due, people: Sequence[str], now: float
+) -> Handed:
+    of, language = due.list, due.notices.language
+    found = (each for each, _ in waiting(connection, of.key) if each.state is State.MODERATE)
+    first = list(islice(found, LISTED))
+    return requests.request_summary(house, of, first, due.waiting, due.since, people, language, now)
+
+
+def _deciding(
+    connection: Connection,
+    house: House,
+    of: MailingList,
+    notices: Notices,
+    kind: str,
+    now: float,
+) -> list[str]:
+    """Those who decide, if they may be told something of this kind; then they count as told."""
+    every = notices.owners_every * 3600
+    if notices.owners and may_tell(connection, of.key, kind, OWNERS, every, now):
+        return _staff(connection, house, of.key)
+    return []
 
 
 def _told_lately(

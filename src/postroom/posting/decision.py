@@ -51,11 +51,13 @@ class ListFacts(NamedTuple):
 
 class Membership(NamedTuple):
     """What one of a post's senders is on the list: member, owner, moderator or nonmember.
-    `moderation` is their own action; None: as the list says."""
+    `moderation` is their own action; None: as the list says. With `ack` they are told when it
+    goes out."""
 
     email: str
     role: str
     moderation: Action | None = None
+    ack: bool = False
 
 
 class SenderFacts(NamedTuple):

@@ -32,7 +32,7 @@ def facts_for(
         tuple(str(Mailbox(box.local, host)) for host in connection.scalars(hosts)),
     )
     known = tuple(
-        Membership(each.email, each.role, each.moderation)
+        Membership(each.email, each.role, each.moderation, each.ack)
         for each in memberships(connection, found.key, post.senders)
     )
     tokens = moderator_tokens(connection, found.key, found.list_id)

@@ -27,10 +27,10 @@ what nobody wants does not wait for a moderator because it is also too big:
 A rejection is answered; a post that must not be answered (RFC 3834 2) is discarded instead.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
-from postroom.lists.endpoint import host_of
+from postroom.lists.naming import named_by
 from postroom.lists.patterns import MAX_TEXT, PatternError, Suspicion, compiled, suspicion
 from postroom.lists.settings import Action, Posting
 from postroom.mail.address import ascii_name, fold
@@ -39,9 +39,6 @@ from postroom.posting.administrivia import command_in
 from postroom.posting.decision import SEVERITY, Decision, Hit, ListFacts, Reason, SenderFacts
 from postroom.reading.post import HEADER, Post, folded
 
-MOST_MATCHED: Final = 100  # addresses of a post that patterns are tried on
-LONGEST: Final = 254  # characters of each; no longer address can be written to (RFC 5321)
-MOST_LABELS: Final = 127  # of a domain name (RFC 1035 2.3.4)
 _SYSTEM: Final = ("mailer-daemon@", "postmaster@")
 Rule = Callable[[ListFacts, Post, SenderFacts], Hit | None]
 
@@ -107,7 +104,7 @@ def _is_own_bounce_address(this: ListFacts, sender: str) -> bool:
 
 def banned(this: ListFacts, post: Post, _: SenderFacts) -> Hit | None:
     """Whoever speaks for the post: any author, or the envelope sender."""
-    sender = _named_by(this.settings.posting.banned, post.senders)
+    sender = named_by(this.settings.posting.banned, post.senders)
     if not sender:
         return None
     why = f"{sender} may not post to {this.posting_address}"
@@ -190,7 +187,7 @@ def not_named(this: ListFacts, post: Post, _: SenderFacts) -> Hit | None:
         return None
     named = (*post.to, *post.cc)
     own = (this.posting_address, *this.aliases, *posting.also_known_as)
-    if _named_by(own, named):
+    if named_by(own, named):
         return None
     why = f"The post does not name {this.posting_address} in To or Cc"
     return _hold("not-named", why)
@@ -273,33 +270,6 @@ def _own_action(facts: SenderFacts, role: str) -> Action | None:
     """The strictest of the actions that those in this role have of their own."""
     own = [each.moderation for each in facts.memberships if each.role == role and each.moderation]
     return max(own, key=SEVERITY.index, default=None)
-
-
-def _named_by(lines: Sequence[str], addresses: Sequence[str]) -> str:
-    """The first address that is named by lines of the settings: addresses, "@example.org" for
-    a domain and all below it, or "^PATTERN"; "" if there is none."""
-    exact = {folded(line) or fold(line) for line in lines if line[:1] not in ("@", "^")}
-    hosts = {host_of(line[1:]) for line in lines if line.startswith("@")}
-    patterns = [line for line in lines if line.startswith("^")]
-    for place, address in enumerate(addresses):
-        if address in exact or (hosts and hosts & _domains(address)):
-            return address
-        if place < MOST_MATCHED and any(_matches(each, address) for each in patterns):
-            return address
-    return ""
-
-
-def _domains(address: str) -> set[str]:
-    """The domain of an address and all above it."""
-    labels = address.rpartition("@")[2].split(".")[-MOST_LABELS:]
-    return {".".join(labels[place:]) for place in range(len(labels))}
-
-
-def _matches(pattern: str, address: str) -> bool:
-    try:
-        return compiled(pattern).search(address[:LONGEST]) is not None
-    except PatternError:
-        return False
 
 
 def _suspicion(line: str) -> Suspicion | None:

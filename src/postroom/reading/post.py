@@ -8,22 +8,20 @@ nested. Addresses are folded as those of lists and members are. What a sender wr
 field is trusted here.
 """
 
-import binascii
 import re
-import string
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from postroom.lists.keys import plain_token
 from postroom.lists.roster import same_address
 from postroom.mail.address import fold, is_person
-from postroom.mail.fields import Field, Parts, decoded, in_charset, take_apart
+from postroom.mail.fields import Field, Parts, decoded
 from postroom.mail.loops import LOOP
 from postroom.mail.message import message_id
-from postroom.reading.mime import Kind, kind_of
+from postroom.reading.mime import kind_of
+from postroom.reading.text import HEADER as HEADER
+from postroom.reading.text import opened, part_of, printable, text_of
 
-HEADER = 1_048_576  # octets of the header that are read
-BODY = 65_536  # octets of the body that are looked at
 SHOWN = 2_000  # octets of a field that are read as text
 SAME = 20  # fields of one name that are read as text
 TRACES = 1_000  # the same of those that tell a loop
@@ -31,16 +29,12 @@ AUTHORS = 10  # addresses in From that are looked up
 LINES = 10  # of the body that are kept, blank ones not counted
 LINE = 400  # characters of each
 TEXT = 4_096  # octets of the first text part that become lines
-DEPTH = 10  # parts within parts that are followed
 APPROVAL = ("approved", "approve", "x-approved", "x-approve")  # fields for a moderator's token
 
 _APPROVAL_LINE = re.compile(r"approved?\s*:\s*(\S.*)", re.IGNORECASE)
 _TOKEN = re.compile(r'\\.|[\\"()<>,;:]|[^\\"()<>,;:]+', re.DOTALL)
 _SEPARATORS = re.compile(r'[\s<>,;:"()]+')
 _ID = re.compile(r"<([^<>]*)>")
-_NOT_BASE64 = bytes(
-    set(range(256)) - set(string.ascii_letters.encode() + string.digits.encode() + b"+/")
-)
 
 
 class Author(NamedTuple):
@@ -93,11 +87,9 @@ class Post(NamedTuple):
 
 def read(raw: bytes, sender: str) -> Post:
     """Read a message that came with this envelope sender ("" is the null sender)."""
-    head = take_apart(raw[:HEADER])
-    fields = head.fields
-    header_cut = not head.rest and len(raw) > HEADER
-    start = sum(len(each.raw) for each in fields)
-    lines = () if header_cut else _first_lines(head._replace(rest=raw[start : start + BODY]))
+    message, header_cut = opened(raw)
+    fields = message.fields
+    lines = _first_lines(message)
 
     named = _mailboxes(fields, ("from",))[0][:AUTHORS]
     authors = _unique(each.address for each in named)
@@ -106,7 +98,7 @@ def read(raw: bytes, sender: str) -> Post:
     cc, in_cc = _mailboxes(fields, ("cc", "resent-cc"))
     auto_submitted = _first_word(fields, "auto-submitted")
     precedence = _first_word(fields, "precedence")
-    kind = kind_of(head)
+    kind = kind_of(message)
     report = kind is not None and kind.type == "multipart/report"
     return Post(
         sender=sender,
@@ -116,7 +108,7 @@ def read(raw: bytes, sender: str) -> Post:
         to=_unique(each.address for each in to),
         cc=_unique(each.address for each in cc),
         recipients=in_to + in_cc,
-        message_id=message_id(raw[:start]),
+        message_id=message_id(b"".join(each.raw for each in fields)),
         subject=next((shown(each) for each in _first(fields, ("subject",))), ""),
         size=len(raw),
         header_cut=header_cut,
@@ -151,7 +143,7 @@ def folded(address: str) -> str:
 def shown(field: Field) -> str:
     """A field as people read it: on one line, nothing in it that cannot be printed."""
     _, _, value = field.raw[:SHOWN].partition(b":")
-    return _printable(decoded(b" ".join(value.split())))
+    return printable(decoded(b" ".join(value.split())))
 
 
 def mailboxes(text: str) -> tuple[list[Author], int]:
@@ -227,11 +219,7 @@ def _name(text: str) -> str:
     text = " ".join(text[:SHOWN].split())
     if len(text) > 1 and text[0] == text[-1] == '"':
         text = re.sub(r"\\(.)", r"\1", text[1:-1])
-    return _printable(decoded(text.encode("utf-8", "replace")))[:LINE]
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+    return printable(decoded(text.encode("utf-8", "replace")))[:LINE]
 
 
 def _unique(values: Iterable[str]) -> tuple[str, ...]:
@@ -284,43 +272,8 @@ def _approval(fields: Sequence[Field], lines: Sequence[str]) -> str:
 
 def _first_lines(message: Parts) -> tuple[str, ...]:
     """The first lines of the first text part of a message, whose body may be cut off."""
-    for _ in range(DEPTH):
-        kind = kind_of(message)
-        if kind is None:
-            break
-        if kind.type == "text/plain":
-            lines = (line.strip()[:LINE] for line in _text(kind, message.rest).splitlines())
-            return tuple([_printable(line) for line in lines if line][:LINES])
-        parts = (take_apart(each) for each in _parts(kind, message.rest))
-        within = next((each for each in parts if _leads_to_text(each)), None)
-        if within is None:
-            break
-        message = within
-    return ()
-
-
-def _leads_to_text(part: Parts) -> bool:
-    kind = kind_of(part)
-    if kind is None or kind.attached:
-        return False
-    return kind.type == "text/plain" or kind.type.startswith("multipart/")
-
-
-def _parts(kind: Kind, body: bytes) -> list[bytes]:
-    """What stands between the boundaries; the last one may be cut off (RFC 2046 5.1.1)."""
-    if not kind.type.startswith("multipart/") or not kind.boundary:
-        return []
-    line = rb"(?:\A|(?<=[\r\n]))--%b(?:--)?[ \t]*+(?:\r\n|\r|\n|\Z)" % re.escape(kind.boundary)
-    return re.split(line, body)[1:]
-
-
-def _text(kind: Kind, body: bytes) -> str:
-    """The beginning of a text part, decoded as far as it can be."""
-    if kind.encoding == "base64":
-        letters = body.translate(None, _NOT_BASE64)[: TEXT // 3 * 4]
-        # One letter too many says nothing.
-        even = letters[:-1] if len(letters) % 4 == 1 else letters
-        body = binascii.a2b_base64(even + b"=" * (-len(even) % 4))
-    elif kind.encoding == "quoted-printable":
-        body = binascii.a2b_qp(body[: TEXT * 3])
-    return in_charset(body[:TEXT], "utf-8" if kind.charset == "us-ascii" else kind.charset)
+    found = part_of(message, "text/plain")
+    if found is None:
+        return ()
+    lines = (line.strip()[:LINE] for line in text_of(*found, most=TEXT).splitlines())
+    return tuple([printable(line) for line in lines if line][:LINES])

@@ -25,6 +25,7 @@ from postroom.store.engine import Store
 BATCH, BATCH_OCTETS = 50, 8_388_608  # entries of one claim, and octets of their messages
 LEASE = 120.0  # seconds
 BATCH_SECONDS = 2.0  # after which a batch ends with what is done
+COMMIT_SECONDS = 0.05  # after which a transaction ends: on SQLite the door waits for it
 POLL = 1.0  # seconds between looks, when nobody wakes us
 MEND_EVERY = 60.0  # seconds
 LONGEST_PAUSE = 30.0  # seconds, while the database is in trouble
@@ -161,27 +162,41 @@ class Worker:
             return traceback.format_exc()
 
     def _commit(self, done: Sequence[tuple[Claim, Outcome | str]], rest: Sequence[Claim]) -> None:
+        while done or rest:
+            done = self._commit_some(done, rest)
+            rest = rest if done else ()
+            self._handed_on()
+
+    def _commit_some(
+        self, done: Sequence[tuple[Claim, Outcome | str]], rest: Sequence[Claim]
+    ) -> Sequence[tuple[Claim, Outcome | str]]:
+        """Commit outcomes until time is up; returns those that are left. With the last ones the
+        rest is given back."""
         said: list[tuple[str, Facts]] = []
         failed: list[tuple[str, Facts]] = []
         with self._store.begin() as connection:
+            ends_at = time.monotonic() + COMMIT_SECONDS
             finished = []
+            taken = 0
             for held, outcome in done:
+                taken += 1
                 if isinstance(outcome, Outcome):
                     outcome = self._act(connection, held, outcome)
                 if isinstance(outcome, str):
                     failed.append(self._fail(connection, held, outcome))
-                    continue
-                line = outcome.event, {"entry": ids.show(held.id)} | outcome.facts
-                (failed if outcome.bad else said).append(line)
-                if not outcome.moves:
-                    finished.append(held)
+                else:
+                    line = outcome.event, {"entry": ids.show(held.id)} | outcome.facts
+                    (failed if outcome.bad else said).append(line)
+                    finished += [] if outcome.moves else [held]
+                if time.monotonic() >= ends_at:
+                    break
             if finished:
                 queue.finish(connection, finished)
-            for held in rest:
+            for held in rest if taken == len(done) else ():
                 queue.give_back(connection, held)
         self._log.write("info", said)
         self._log.write("error", failed)
-        self._handed_on()
+        return done[taken:]
 
     def _act(self, connection: Connection, held: Claim, outcome: Outcome) -> Outcome | str:
         """Do what was decided; what fails is undone, and its traceback returned."""

@@ -9,9 +9,9 @@ transaction, not in it. What has no list or no reader any more goes to `shunt`, 
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from postroom.base.observe import Facts
 from postroom.base.settings import DEFAULT_OWNER
@@ -19,6 +19,7 @@ from postroom.lists.registry import MailingList, list_of_key
 from postroom.mail.address import fold
 from postroom.mail.message import message_id
 from postroom.notices.letters import House, Stopped
+from postroom.notices.requests import acknowledged
 from postroom.notices.telling import pass_to_owners, tell_held, tell_rejected
 from postroom.posting.cook import cook
 from postroom.posting.decision import Decision, ListFacts, SenderFacts
@@ -27,8 +28,9 @@ from postroom.posting.facts import facts_for
 from postroom.posting.order import last_look, order_for, policy_for
 from postroom.posting.rules import decide
 from postroom.reading.post import Post, read
+from postroom.runners.arrival import NO_LIST, Arrival, arrival_of, received, shunted
 from postroom.runners.base import Outcome
-from postroom.spool import queue, steps
+from postroom.spool import steps
 from postroom.spool.handing import Handed, Letter, hand_on
 from postroom.spool.held import hold, post_of
 from postroom.spool.ids import IdMaker, show
@@ -37,14 +39,12 @@ from postroom.spool.orders import OUT, Order
 from postroom.spool.queue import Claim
 from postroom.spool.steps import Step
 from postroom.store.engine import Store
-from postroom.store.schema import message
 
 MOST_NAMED = 500  # addresses in To and Cc that are looked for among the members
 NO_OWNER = (
     f"site.owner is {DEFAULT_OWNER}, who is nobody: set it in the settings, then "
     "`postroom queue retry` this entry"
 )
-NO_LIST = "its list was removed: it has nowhere to go"
 Seal = Callable[[bytes], bytes]
 
 
@@ -55,14 +55,6 @@ class Site(NamedTuple):
     house: House
     resolver: Resolver
     seal: Seal | None = None
-
-
-class Arrival(NamedTuple):
-    """How a message came to the door."""
-
-    peer: str
-    lhlo: str
-    received_at: float
 
 
 class Case(NamedTuple):
@@ -94,9 +86,9 @@ class Incoming:
         with store.read() as connection:
             of = None if held.list_key is None else list_of_key(connection, held.list_key)
             if of is None:
-                return _shunted(held, NO_LIST)
+                return shunted(held, IN, NO_LIST)
             this, senders = facts_for(connection, of, post)
-            arrival = _arrival(connection, held)
+            arrival = arrival_of(connection, held)
         if held.metadata.get("approved"):
             senders = senders._replace(accepted=True)
         case = Case(held, of, this, senders, post, decide(this, post, senders), arrival)
@@ -132,13 +124,25 @@ class Incoming:
         handed = Handed(OUT, case.held.list_key, facts, Letter(raw, order.sender))
 
         def act(connection: Connection) -> Facts:
-            (number,) = hand_on(connection, self._ids, [handed])
+            number, *_ = hand_on(connection, self._ids, [handed, *self._acknowledged(case)])
             facts: Facts = {"handed_on": show(number), "changed": cooked.notes}
             if order.message_id == post.message_id:
                 return facts
             return facts | {"message_id": order.message_id}
 
         return self._ended(case, "accepted", act)
+
+    def _acknowledged(self, case: Case) -> list[Handed]:
+        """To a member who wants to know that their post goes out."""
+        post, language = case.post, case.this.settings.notices.language
+        wanting = [each.email for each in case.senders.memberships if each.ack]
+        if post.automatic or not wanting:
+            return []
+        house, now = self._site.house, time.time()
+        told = acknowledged(
+            house, case.of, wanting[0], post.subject, post.message_id, language, now
+        )
+        return [told]
 
     def _hold(self, case: Case) -> Outcome:
         held, decision, post = case.held, case.decision, case.post
@@ -180,6 +184,7 @@ class Incoming:
                 decision.sentence,
                 post.automatic,
                 time.time(),
+                language=case.this.settings.notices.language,
             )
             if isinstance(told, str):
                 return {"told": told}
@@ -202,7 +207,7 @@ class Incoming:
                 ids.append(new_id)
             written = [Step(each, now, name, what, told) for each in ids]
             if not case.held.metadata.get("approved"):
-                written.insert(0, _received(case.held, case.arrival, case.post.message_id, name))
+                written.insert(0, received(case.held, IN, case.arrival, case.post.message_id, name))
             steps.write(connection, self._ids, written)
 
         said = {"list": name, "message_id": case.post.message_id, **facts}
@@ -215,55 +220,26 @@ class Incoming:
             handed = pass_to_owners(
                 connection, owner, held.raw, held.sender, held.metadata, held.list_key
             )
-            arrival = _arrival(connection, held)
+            arrival = arrival_of(connection, held)
         known_as, name = message_id(held.raw), str(held.metadata.get("listname", ""))
         said: Facts = {"list": name, "message_id": known_as}
-        received = _received(held, arrival, known_as, name)
+        began = received(held, IN, arrival, known_as, name)
         if isinstance(handed, Stopped):
             facts: Facts = {"reason": handed.reason, "sentence": handed.sentence}
             stopped = Step(known_as, time.time(), name, "discarded", facts)
             return Outcome(
-                lambda connection: steps.write(connection, self._ids, [received, stopped]),
+                lambda connection: steps.write(connection, self._ids, [began, stopped]),
                 "owners' mail discarded",
                 said | facts,
             )
         people = handed.metadata["order"]["recipients"]
         if [fold(each) for each in people] == [DEFAULT_OWNER]:
-            return _shunted(held, NO_OWNER)
+            return shunted(held, IN, NO_OWNER)
 
         def act(connection: Connection) -> None:
             (number,) = hand_on(connection, self._ids, [handed])
             facts = {"recipients": len(people), "handed_on": show(number)}
             passed = Step(known_as, time.time(), name, "passed to the owners", facts)
-            steps.write(connection, self._ids, [received, passed])
+            steps.write(connection, self._ids, [began, passed])
 
         return Outcome(act, "passed to the owners", said | {"recipients": len(people)})
-
-
-def _shunted(held: Claim, reason: str) -> Outcome:
-    """Put aside, for a person."""
-    return Outcome(
-        lambda connection: queue.shunt(connection, held, reason),
-        "shunted",
-        {"queue": IN, "reason": reason},
-        moves=True,
-        bad=True,
-    )
-
-
-def _arrival(connection: Connection, held: Claim) -> Arrival:
-    columns: Any = (message.c.peer, message.c.lhlo, message.c.received_at)
-    row = connection.execute(select(*columns).where(message.c.id == held.message)).first()
-    return Arrival(*row) if row else Arrival("", "", time.time())
-
-
-def _received(held: Claim, arrival: Arrival, known_as: str, name: str) -> Step:
-    facts = {
-        "peer": arrival.peer,
-        "lhlo": arrival.lhlo,
-        "sender": held.sender,
-        "size": len(held.raw),
-        "entry": show(held.id),
-        "queue": IN,
-    }
-    return Step(known_as, arrival.received_at, name, "received", facts)

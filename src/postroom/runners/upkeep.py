@@ -1,9 +1,10 @@
 """Upkeep: what is to be done now and then, whether or not mail comes.
 
-For: summaries for owners of posts that wait, and forgetting what nobody will ask for any more.
-Guarantees: each step is a short transaction of its own, so the mail hardly notices; what goes
-wrong is said and tried again a minute later. A clock that is a year ahead forgets early what
-became of messages, and nothing else. Used from one event loop; works in another thread.
+For: summaries for owners of posts that wait, the end of requests that nobody answered, and
+forgetting what nobody will ask for any more. Guarantees: each step is a short transaction of its
+own, so the mail hardly notices; what goes wrong is said and tried again a minute later. A clock
+that is a year ahead ends all requests, forgets early what became of messages and who changed
+what, and nothing else. Used from one event loop; works in another thread.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from sqlalchemy import Connection
 
 from postroom.base.observe import Log
 from postroom.delivery import care
+from postroom.lists import audit, limits, pending
 from postroom.notices import courtesy
 from postroom.notices.letters import House
 from postroom.notices.telling import summaries
@@ -28,13 +30,20 @@ STEPS, ROWS = 20, 2000  # transactions of one kind at a time, rows of each
 
 
 class Upkeep:
-    """`kept` is how many seconds can be looked up what became of a message; `woken` is called
-    when something was handed on."""
+    """`kept` is how many seconds can be looked up what became of a message, `audit_kept` who
+    changed what; `woken` is called when something was handed on."""
 
     def __init__(
-        self, store: Store, house: House, kept: float, log: Log, woken: Callable[[], None]
+        self,
+        store: Store,
+        house: House,
+        kept: float,
+        audit_kept: float,
+        log: Log,
+        woken: Callable[[], None],
     ) -> None:
-        self._store, self._house, self._kept = store, house, kept
+        self._store, self._house = store, house
+        self._kept, self._audit_kept = kept, audit_kept
         self._log, self._woken = log, woken
         self._ids = IdMaker()
         self._stopping = asyncio.Event()
@@ -69,10 +78,30 @@ class Upkeep:
         if told:
             self._log.info("owners told", lists=len(told))
             self._woken()
+        self._in_steps(lambda connection: self._expire(connection, now))
         before = now - self._kept
         self._in_steps(lambda connection: care.purge(connection, before, ROWS))
         self._in_steps(lambda connection: purge_steps(connection, before))
         self._in_steps(lambda connection: courtesy.forget(connection, now), steps=1)
+        self._in_steps(lambda connection: limits.purge_limits(connection, now, ROWS))
+        changed = now - self._audit_kept
+        self._in_steps(lambda connection: audit.purge_audit(connection, changed, ROWS))
+
+    def _expire(self, connection: Connection, now: float) -> int:
+        """End requests that nobody answered in time; returns how many."""
+        ended = pending.expire(connection, now, ROWS)
+        changes = [
+            audit.Change(
+                list_id,
+                "expired",
+                request.email,
+                "postroom",
+                {"action": request.action, "state": request.state},
+            )
+            for request, list_id in ended
+        ]
+        audit.write(connection, self._ids, changes, now)
+        return len(ended)
 
     def _in_steps(self, forget: Callable[[Connection], int], steps: int = STEPS) -> None:
         for _ in range(steps):

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from postroom.base.observe import Log
 from postroom.base.settings import Settings, SettingsError
+from postroom.commands.office import Office
 from postroom.delivery.courier import Courier, Terms
 from postroom.delivery.destinations import Destinations, Limit
 from postroom.delivery.policy import DAY, limits_of
@@ -20,16 +21,14 @@ from postroom.notices.render import Templates
 from postroom.posting.dns import Resolver
 from postroom.runners import incoming
 from postroom.runners.base import Worker
+from postroom.runners.command import Commanded
 from postroom.runners.incoming import Incoming, Seal
 from postroom.runners.outgoing import Outgoing
 from postroom.runners.upkeep import Upkeep
 from postroom.spool import queue
 from postroom.spool.ids import IdMaker
-from postroom.spool.metadata import IN
-from postroom.spool.orders import OUT
+from postroom.spool.metadata import SERVED
 from postroom.store.engine import Store
-
-SERVED = (IN, OUT)
 
 
 class Task(Protocol):
@@ -74,6 +73,8 @@ def build(store: Store, settings: Settings, log: Log, woken: Callable[[], None])
     dns = settings.dns
     resolver = Resolver(dns.timeout, offline=dns.offline, nameservers=dns.servers)
     arriving = Incoming(incoming.Site(house, resolver, seal_of(settings, log)))
+    server = settings.arc.authserv_id or site.hostname
+    commanded = Commanded(Office(house, settings.commands), server)
     leaving = Outgoing(store, house, site.web_url)
     places = {
         domain: Limit(each.connections, each.per_minute)
@@ -88,8 +89,10 @@ def build(store: Store, settings: Settings, log: Log, woken: Callable[[], None])
     courier = Courier(
         store, pool_of(settings, log), terms, log, leaving.personal, leaving.undeliverable
     )
-    upkeep = Upkeep(store, house, delivery.kept * DAY, log, woken)
-    return Parts([Worker(store, arriving, log, woken)], [courier, upkeep])
+    audit_kept = settings.commands.audit_kept * DAY
+    upkeep = Upkeep(store, house, delivery.kept * DAY, audit_kept, log, woken)
+    workers = [Worker(store, runner, log, woken) for runner in (arriving, commanded)]
+    return Parts(workers, [courier, upkeep])
 
 
 def take_over(store: Store) -> int:

@@ -44,7 +44,7 @@ from postroom.service.channel import (
 from postroom.service.journal import journal
 from postroom.service.sockets import UNFIT
 from postroom.spool.intake import Intake, Item, Replies, Stored, answers
-from postroom.spool.metadata import IN, queue_of
+from postroom.spool.metadata import SERVED, queue_of
 from postroom.spool.receipts import most_to_purge, purge_receipts
 from postroom.spool.space import free_space
 from postroom.spool.trouble import Trouble
@@ -240,7 +240,7 @@ class Process:
 def _concerns_runners(stored: Stored) -> bool:
     """Whether there is work in a queue that is served: nobody is woken for nothing."""
     return bool(stored.entries) and any(
-        endpoint is not None and queue_of(endpoint) == IN for endpoint in stored.endpoints
+        endpoint is not None and queue_of(endpoint) in SERVED for endpoint in stored.endpoints
     )
 
 

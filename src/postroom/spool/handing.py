@@ -6,13 +6,12 @@ transaction and fails with the database's errors.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
 from sqlalchemy import Connection, insert
 
-from postroom.spool.ids import IdMaker
 from postroom.spool.metadata import Metadata, encode
 from postroom.store.schema import entry, message
 
@@ -34,7 +33,7 @@ class Handed(NamedTuple):
     what: int | Letter
 
 
-def hand_on(connection: Connection, ids: IdMaker, handed: Sequence[Handed]) -> list[int]:
+def hand_on(connection: Connection, ids: Callable[[], int], handed: Sequence[Handed]) -> list[int]:
     """Make entries; returns their ids. Two statements, whatever their number."""
     if not handed:
         return []

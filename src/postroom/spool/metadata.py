@@ -20,9 +20,11 @@ _decode = msgspec.json.Decoder().decode
 IN: Final = "in"
 COMMAND: Final = "command"
 BOUNCES: Final = "bounces"
+OUT: Final = "out"
 HELD: Final = "held"
 SHUNT: Final = "shunt"
-QUEUES: Final = (IN, COMMAND, BOUNCES, "out", "archive", "digest", "news", HELD, SHUNT)
+QUEUES: Final = (IN, COMMAND, BOUNCES, OUT, "archive", "digest", "news", HELD, SHUNT)
+SERVED: Final = (IN, COMMAND, OUT)  # those that have a runner
 
 _QUEUE_OF: Final = {
     "": IN,

@@ -11,9 +11,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from postroom.spool.metadata import OUT as OUT
 from postroom.spool.metadata import VERSION, Metadata
-
-OUT = "out"
 
 
 class Order(Struct, frozen=True, omit_defaults=True):

@@ -6,12 +6,11 @@ be purged. Steps of messages without Message-ID are kept under "". Fails with th
 errors.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, insert, select
 
-from postroom.spool.ids import IdMaker
 from postroom.spool.metadata import decode, encode
 from postroom.store.schema import step
 
@@ -29,7 +28,7 @@ class Step(NamedTuple):
     facts: dict[str, Any]
 
 
-def write(connection: Connection, ids: IdMaker, steps: Sequence[Step]) -> None:
+def write(connection: Connection, ids: Callable[[], int], steps: Sequence[Step]) -> None:
     """Write steps; one statement."""
     if steps:
         rows = [each._asdict() | {"id": ids(), "facts": encode(each.facts)} for each in steps]

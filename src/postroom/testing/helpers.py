@@ -13,8 +13,7 @@ from sqlalchemy import func, select
 
 from postroom.lmtp.client import LMTPClient
 from postroom.mail.message import parse
-from postroom.spool.metadata import IN, Metadata
-from postroom.spool.orders import OUT
+from postroom.spool.metadata import SERVED, Metadata
 from postroom.spool.queue import claim, finish
 from postroom.store.schema import entry
 from postroom.testing import site
@@ -110,7 +109,7 @@ def _rest(here: site.Site) -> None:
     deadline = time.monotonic() + PATIENCE
     while True:
         waits = (entry.c.available_at > time.time()) & entry.c.lease.is_(None)
-        busy = select(func.count()).where(entry.c.queue.in_((IN, OUT)), ~waits)
+        busy = select(func.count()).where(entry.c.queue.in_(SERVED), ~waits)
         with here.store.read() as connection:
             if not connection.scalar(busy):
                 return

@@ -7,8 +7,7 @@ further, or that a service beside the door is not there; each says why and what 
 
 from typing import Final, NamedTuple
 
-from postroom.spool.metadata import IN
-from postroom.spool.orders import OUT
+from postroom.spool.metadata import OUT, SERVED
 from postroom.spool.space import fits
 from postroom.watch.figures import Status
 
@@ -18,8 +17,7 @@ FAILING: Final = "failing"
 STATES: Final = (OK, DEGRADED, FAILING)
 PATIENCE: Final = 2.0  # seconds that the intake has to answer
 CROWDED: Final = 0.9  # of the connections that are let in
-SERVED: Final = (IN, OUT)  # the queues that have a runner
-OVERDUE: Final = 300.0  # seconds that an entry may be due there and not taken
+OVERDUE: Final = 300.0  # seconds that an entry may be due where it is served, and not taken
 
 
 class Health(NamedTuple):

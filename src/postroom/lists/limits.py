@@ -1,0 +1,80 @@
+"""Limits: how often something may be done that strangers can make us do.
+
+For: whoever is about to send mail because a stranger asked. Each function works in the caller's
+transaction. A limit is a bucket that leaks: `most` of something at once, and as many again in
+`every` seconds. Guarantees: of several limits all are taken from or none; however many take at
+once, on SQLite or PostgreSQL, none is exceeded; a clock that was set back leaves no limit used
+up for longer than twice `every`, since a bucket from further in the future counts as empty.
+Fails with the database's errors.
+
+Those who take in one transaction more than once can wait for one another in a ring: PostgreSQL
+then ends one of the transactions, which is tried again.
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection, case, delete, literal, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
+
+from postroom.store.schema import tally
+
+ROWS: Final = 1000  # per transaction of a purge
+
+
+class Limit(NamedTuple):
+    """At most `most` in `every` seconds of what is counted under a kind and a name; `most` is
+    counted in whole steps of one, `every` is above 0."""
+
+    kind: str
+    name: str
+    most: float
+    every: float
+
+
+def take(connection: Connection, limits: Sequence[Limit], now: float) -> Limit | None:
+    """Take one from each of these limits; None if that could be done. Else the first, in the
+    order of kinds and names, that is used up: then nothing was taken from any. One statement
+    for each."""
+    with connection.begin_nested() as attempt:
+        # In one order, so that two who take from the same limits do not wait in a ring.
+        for limit in sorted(limits):
+            if not _take(connection, limit, now):
+                attempt.rollback()
+                return limit
+    return None
+
+
+def _take(connection: Connection, limit: Limit, now: float) -> bool:
+    if limit.most < 1:
+        return False
+    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    most, every = float(limit.most), float(limit.every)
+    leaks = most / every  # per second
+    # Those who waited for a lock come with an earlier time than whoever held it, so that the
+    # time of a row is not always in the past.
+    ahead = tally.c.at - literal(now)
+    left = case((ahead > 0, tally.c.level), else_=tally.c.level + ahead * leaks)
+    level = case((left < 0, 0.0), (ahead > every, 0.0), else_=left) + 1.0
+    at = case((ahead.between(0.0, every), tally.c.at), else_=literal(now))
+    taking = insert(tally).values(
+        kind=limit.kind, name=limit.name, level=1.0, at=now, empty_at=now + 1.0 / leaks
+    )
+    taking = taking.on_conflict_do_update(
+        index_elements=[tally.c.kind, tally.c.name],
+        set_={"level": level, "at": at, "empty_at": at + level / leaks},
+        where=level <= most,
+    )
+    taking = taking.execution_options(preserve_rowcount=True)
+    return connection.execute(taking).rowcount == 1
+
+
+def purge_limits(connection: Connection, now: float, limit: int = ROWS) -> int:
+    """Forget buckets that are empty, at most `limit`; returns how many. Waits for nobody: what
+    is being taken from is left for another time."""
+    key = tuple_(tally.c.kind, tally.c.name)
+    found = select(tally.c.kind, tally.c.name).where(tally.c.empty_at <= now).limit(limit)
+    rows = connection.execute(found.with_for_update(skip_locked=True)).all()
+    if rows:
+        connection.execute(delete(tally).where(key.in_([tuple(row) for row in rows])))
+    return len(rows)
