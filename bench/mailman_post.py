@@ -1,9 +1,10 @@
 """GNU Mailman 3.3 with members, delivering into a sink.
 
-For: a post's way through the peer, end to end. Guarantees: installed from PyPI below the
-results, with a database and queues of its own; all its runners at work, as `mailman start`
-runs them; every setting at its default except where it listens, the mail server, and that no
-mail server's files are written. Members are subscribed by its own command. Fails with `Skip`.
+For: the way of a post, or of a command, through the peer, end to end. Guarantees: installed from
+PyPI below the results, with a database and queues of its own; all its runners at work, as
+`mailman start` runs them; every setting at its default except where it listens, the mail server,
+and that no mail server's files are written. Members are subscribed by its own command. Fails with
+`Skip`.
 """
 
 import contextlib
@@ -38,16 +39,36 @@ def mailman(
     config.write_text(
         _CONFIG.format(var=directory / "var", lmtp=port, smtp=sink_port, rest=process.free_port())
     )
-    as_root = ["--run-as-root"] if os.geteuid() == 0 else []
-    command: list[str | Path] = [venv / "bin/mailman", "-C", str(config), *as_root]
+    command = _command(venv, directory)
     for address, members in lists.items():
         process.run([*command, "create", address], directory)
         text = "".join(f"{each}\n" for each in members)
-        process.run([*command, "addmembers", "-W", "-", address], directory, text)
+        if members:
+            process.run([*command, "addmembers", "-W", "-", address], directory, text)
     master: list[str | Path] = [venv / "bin/master", "-C", str(config)]
     with process.running(master, log, directory) as running:
         _await(running, port, log)
         yield Server(NAME, port, running.pid)
+
+
+def waiting(directory: Path, *queues: str) -> int:
+    """How many entries wait in these queues of the Mailman in `directory`."""
+    found = 0
+    for name in queues:
+        with contextlib.suppress(FileNotFoundError):  # made when something first comes
+            found += len(os.listdir(directory / "var/queue" / name))
+    return found
+
+
+def members(venv: Path, directory: Path, address: str) -> int:
+    """How many members a list has."""
+    found = process.run([*_command(venv, directory), "members", address], directory)
+    return sum("@" in line for line in found.splitlines())
+
+
+def _command(venv: Path, directory: Path) -> list[str | Path]:
+    as_root = ["--run-as-root"] if os.geteuid() == 0 else []
+    return [venv / "bin/mailman", "-C", str(directory / "mailman.cfg"), *as_root]
 
 
 def _await(running: "subprocess.Popen[bytes]", port: int, log: Path) -> None:

@@ -1,72 +1,37 @@
 """`python -m bench.post`: posts on their way to members, beside GNU Mailman.
 
 For: `make bench-post`. Guarantees: rounds are interleaved; a run in which a recipient was
-missed, or served twice, is a fault and not a figure; whatever happens, Ctrl-C and SIGTERM too,
-servers are ended and temporary data removed. Exits 0 if everything could be measured, whether
-or not the targets are met; 1 if not, 2 on wrong usage.
+missed, or served twice, is a fault and not a figure. `bench.program` says how it ends.
 """
 
 import argparse
 import random
-import shutil
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
-from rich.console import Console
-from rich.status import Status
-
 from bench import process, report
 from bench.figures import summarise
-from bench.load import LoadError, program
+from bench.load import LoadError
 from bench.mailman_post import CONFIGURATION as MAILMAN_IS
 from bench.mailman_post import NAME as MAILMAN
 from bench.mailman_post import mailman
 from bench.measure import Tell
 from bench.post_beside import beside
-from bench.post_figures import Memory, Posts, Results, Statements, markdown, tables
+from bench.post_figures import Memory, Posts, Results, Statements, tables
 from bench.post_ours import CONFIGURATION as OURS_IS
 from bench.post_ours import DEFAULT, Site, Trace, runners_of
 from bench.post_ours import NAME as OURS
 from bench.post_run import QUICK, Done, Plan, deliver, lists
 from bench.post_sink import Sink, sink
 from bench.process import Skip
+from bench.program import Bench, main, run_parts
 from bench.servers import Server, workplace
+from bench.tables import Table
 
-PARTS = ("posts", "memory", "statements", "beside")
-WIDTH = 120  # columns of a file
 IDLE = 3.0  # seconds in which the runners are watched doing nothing
-
-
-def arguments(words: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.post", description="Measure posts on their way to members."
-    )
-    parser.add_argument("--quick", action="store_true", help="less of it, for a first look")
-    parser.add_argument("--rounds", type=_positive, metavar="N", help="measure everything N times")
-    parser.add_argument(
-        "--only", action="append", choices=PARTS, help="measure this part; may be repeated"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path(__file__).parent / "out",
-        metavar="DIR",
-        help="where results and temporary data go (default: bench/out)",
-    )
-    return parser.parse_args(words)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
 
 
 # The part `posts`
@@ -190,87 +155,38 @@ def statements(plan: Plan, place: Path, tell: Tell) -> list[Statements]:
 # All of it
 
 
-def measured(only: Sequence[str], plan: Plan, out: Path, tell: Tell) -> Results:
-    """Run the wanted parts; one that fails is a fault, and the others go on."""
+def measured(options: argparse.Namespace, out: Path, tell: Tell) -> tuple[Results, list[Table]]:
+    """Run the wanted parts; returns what they found, and the tables of it."""
+    plan = QUICK if options.quick else Plan()
+    if options.rounds:
+        plan = plan._replace(rounds=options.rounds)
+
+    def with_posts(results: Results, place: Path) -> Results:
+        found, skipped = posts(plan, place, out, tell)
+        return replace(results, posts=found, skipped=skipped)
+
+    steps: dict[str, Callable[[Results, Path], Results]] = {
+        "posts": with_posts,
+        "memory": lambda r, place: replace(r, memory=memory(plan, place, tell)),
+        "statements": lambda r, place: replace(r, statements=statements(plan, place, tell)),
+        "beside": lambda r, place: replace(r, beside=beside(plan, place, tell)),
+    }
     with workplace(out) as place:
         results = Results(
             report.machine(place), plan._asdict(), configuration=[OURS_IS, MAILMAN_IS]
         )
-
-        def with_posts(results: Results) -> Results:
-            found, skipped = posts(plan, place / "posts", out, tell)
-            return replace(results, posts=found, skipped=skipped)
-
-        steps: dict[str, Callable[[Results], Results]] = {
-            "posts": with_posts,
-            "memory": lambda r: replace(r, memory=memory(plan, place / "memory", tell)),
-            "statements": lambda r: replace(
-                r, statements=statements(plan, place / "statements", tell)
-            ),
-            "beside": lambda r: replace(r, beside=beside(plan, place / "beside", tell)),
-        }
-        broken = []
-        for name in (each for each in PARTS if each in only):
-            (place / name).mkdir()
-            try:
-                results = steps[name](results)
-            except (Skip, LoadError) as error:
-                broken.append(f"{name} could not be measured: {error}")
-            shutil.rmtree(place / name, ignore_errors=True)
-    return replace(results, faults=broken)
+        results, broken = run_parts(results, steps, options.only or (), place)
+    results = replace(results, faults=broken)
+    return results, tables(results, OURS, MAILMAN)
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run the bench; returns the exit status."""
-    options = arguments(words)
-    plan = QUICK if options.quick else Plan()
-    if options.rounds:
-        plan = plan._replace(rounds=options.rounds)
-    if sys.platform != "linux" or program("smtp-sink") is None:
-        print("bench: needs Linux and Postfix (Debian: apt install postfix)", file=sys.stderr)
-        return 1
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)
-    out: Path = options.out.resolve()
-    try:
-        with Status("starting", console=console) as status:
-            tell = _teller(console, status)
-            results = measured(options.only or PARTS, plan, out, tell)
-    except KeyboardInterrupt:
-        print("bench: interrupted", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    return _report(results, out, console)
-
-
-def _teller(console: Console, status: Status) -> Tell:
-    if console.is_terminal:
-        return status.update
-    return lambda text: print(text, flush=True)
-
-
-def _report(results: Results, out: Path, console: Console) -> int:
-    machine = ", ".join(f"{name} {value}" for name, value in results.machine.items())
-    print(machine, end="\n\n")
-    made = tables(results, OURS, MAILMAN)
-    for table in made:
-        report.show(table, console)
-    for note in (*results.configuration, *results.skipped):
-        print(note)
-    page = "\n".join([machine, "", *map(markdown, made), *results.configuration])
-    (out / "post.md").write_text(page + "\n")
-    encoded = msgspec.json.format(msgspec.json.encode(results), indent=2)
-    (out / "post.json").write_bytes(encoded + b"\n")
-    print("written:", out / "post.json", out / "post.md")
-    for fault in results.faults:
-        print(f"bench: {fault}", file=sys.stderr)
-    return 1 if results.faults else 0
+BENCH = Bench(
+    "post",
+    "Measure posts on their way to members.",
+    ("posts", "memory", "statements", "beside"),
+    measured,
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(BENCH))

@@ -29,8 +29,8 @@ from bench.post_run import (
 from bench.post_sink import Sink, sink
 from bench.servers import Postroom, Server
 
-QUEUE = "command"  # that nobody serves
-DOOR = Load(10, to=f"small-request@{DOMAIN}")
+QUEUE = "bounces"  # that nobody serves
+DOOR = Load(10, to=f"small-bounces@{DOMAIN}")
 ROOM = 4.0  # times as long as the door's run, alone, the large posts must take
 
 

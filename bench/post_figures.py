@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bench.cells import ratio_cell, summary_cells, verdict
 from bench.figures import Ledger, Summary, ratio, reached
 from bench.tables import Table
 
@@ -143,10 +144,10 @@ def posts_table(posts: Sequence[Posts], ours: str, peer: str) -> Table:
             (
                 f"{each.members:,}",
                 each.name,
-                _ratio(value, 1),
+                ratio_cell(value, 1),
                 _peer_verdict(value) if judged else "",
-                _ratio(on_the_wire.get((each.name, each.members)), 1),
-                *_summary(each.rate),
+                ratio_cell(on_the_wire.get((each.name, each.members)), 1),
+                *summary_cells(each.rate),
                 f"{each.seconds.median:.3f}",
                 f"{each.wire.median:,.0f}",
                 f"{each.transactions.median:,.0f}",
@@ -201,7 +202,7 @@ def sizes_table(posts: Sequence[Posts], ours: str) -> Table:
                 f"{each.members:,}",
                 each.name,
                 "" if value is None else f"{value:.2f}",
-                *_summary(each.rate),
+                *summary_cells(each.rate),
             )
         )
     return Table(
@@ -220,7 +221,7 @@ def memory_table(rows: Sequence[Memory]) -> Table:
             (
                 f"{each.members:,}",
                 *(f"{n / 1e6:.0f}" for n in (each.peak.median, each.peak.least, each.peak.most)),
-                _verdict(f"{MEMORY_TARGET / 1e6:.0f}", each.peak.most <= MEMORY_TARGET)
+                verdict(f"{MEMORY_TARGET / 1e6:.0f}", each.peak.most <= MEMORY_TARGET)
                 if each.members >= LARGE
                 else "",
                 f"{each.before.median / 1e6:.0f}",
@@ -275,24 +276,24 @@ def beside_table(beside: Beside) -> Table:
         (
             (
                 "the door, messages/s",
-                _ratio(kept, 2),
-                "" if met is None else _verdict(f"{DOOR_TARGET:g}", met),
-                *_summary(beside.door),
-                *_summary(beside.door_alone),
+                ratio_cell(kept, 2),
+                "" if met is None else verdict(f"{DOOR_TARGET:g}", met),
+                *summary_cells(beside.door),
+                *summary_cells(beside.door_alone),
             ),
             (
                 "the same, to a door without runners",
-                _ratio(ratio(beside.door.median, beside.door_only.median), 2),
+                ratio_cell(ratio(beside.door.median, beside.door_only.median), 2),
                 "",
-                *_summary(beside.door),
-                *_summary(beside.door_only),
+                *summary_cells(beside.door),
+                *summary_cells(beside.door_only),
             ),
             (
                 f"a post to {beside.small:,} members delivered, seconds",
-                _ratio(ratio(beside.small_beside.median, beside.small_alone.median), 1),
-                _verdict(f"{SMALL_TARGET:g}", bool(late)),
-                *_summary(beside.small_beside, 3),
-                *_summary(beside.small_alone, 3),
+                ratio_cell(ratio(beside.small_beside.median, beside.small_alone.median), 1),
+                verdict(f"{SMALL_TARGET:g}", bool(late)),
+                *summary_cells(beside.small_beside, 3),
+                *summary_cells(beside.small_alone, 3),
             ),
         ),
         (
@@ -304,31 +305,3 @@ def beside_table(beside: Beside) -> Table:
             "were accepted.",
         ),
     )
-
-
-def _ratio(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
-
-
-def _summary(values: Summary, digits: int = 0) -> tuple[str, str, str]:
-    return (
-        f"{values.median:,.{digits}f}",
-        f"{values.least:,.{digits}f}",
-        f"{values.most:,.{digits}f}",
-    )
-
-
-def _verdict(target: str, met: bool) -> str:
-    return f"{target} {'met' if met else 'MISSED'}"
-
-
-def markdown(table: Table) -> str:
-    """A table for a page."""
-    lines = [f"### {table.title}", ""]
-    lines += [_line(table.columns), _line(["---"] * len(table.columns))]
-    lines += [_line(row) for row in table.rows]
-    return "\n".join([*lines, "", *(f"{note}\n" for note in table.notes)])
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from bench import process
 from bench.load import LoadError
-from bench.process import Skip
 from bench.servers import POSTROOM, Postroom, Server
 
 NAME, DEFAULT = "postroom", "postroom, VERP"
@@ -26,20 +25,26 @@ CONFIGURATION = (
     "recipients a transaction; DMARC mitigation is off, as it is in the peer."
 )
 RUNNERS = "postroom.service.runners"
-ON_THE_WAY = ("in", "out")  # queues that a post goes through
-ASTRAY = ("held", "bounces", "shunt")  # and where none should be
+ON_THE_WAY = ("in", "command", "out")  # queues that something goes through
+ASTRAY = ("held", "shunt")  # and where nothing should be
 SETTLE_LIMIT = 60.0  # seconds after the last recipient until nothing is left to do
 LOOK = 0.1  # seconds between looks
 TRACES = Path(__file__).with_name("post_trace")
 
 
 class Site(Postroom):
-    """A postroom that delivers into a sink. With `trace` its statements are written there."""
+    """A postroom that delivers into a sink, with `more` settings by SECTION__KEY. With `trace`
+    its statements are written there."""
 
     def __init__(
-        self, directory: Path, sink_port: int, verp: bool, trace: Path | None = None
+        self,
+        directory: Path,
+        sink_port: int,
+        verp: bool,
+        trace: Path | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> None:
-        settings = {"SMTP__HOST": f"127.0.0.1:{sink_port}"}
+        settings = {"SMTP__HOST": f"127.0.0.1:{sink_port}"} | dict(more or {})
         if not verp:
             settings["DELIVERY__VERP_SHARE"] = "0"
         watched = {"PYTHONPATH": str(TRACES), "POST_TRACE": str(trace)} if trace else {}
@@ -64,14 +69,18 @@ class Site(Postroom):
             yield Server(name, process.await_ready(running, self.log), running.pid)
 
     def settle(self) -> None:
-        """Wait until no post is on its way. Raises `LoadError`."""
+        """Wait until nothing is on its way. Raises `LoadError`."""
         deadline = time.monotonic() + SETTLE_LIMIT
         while left := {name: n for name, n in self.depths().items() if name in ON_THE_WAY and n}:
             if time.monotonic() > deadline:
-                raise LoadError(f"posts do not get on: {left}")
+                raise LoadError(f"messages do not get on: {left}")
             time.sleep(LOOK)
         if astray := {name: n for name, n in self.depths().items() if name in ASTRAY and n}:
-            raise LoadError(f"posts went astray: {astray}")
+            raise LoadError(f"messages went astray: {astray}")
+
+    def members(self, address: str) -> int:
+        """How many members a list has."""
+        return len(self._command("member", "ls", address).splitlines())
 
     def depths(self) -> dict[str, int]:
         """How many entries wait in each queue."""
@@ -81,11 +90,7 @@ class Site(Postroom):
 
 def runners_of(root: int) -> int:
     """The process id of the runners of a server. Raises `Skip`."""
-    for pid in process.tree(root):
-        with contextlib.suppress(OSError):
-            if RUNNERS in Path(f"/proc/{pid}/cmdline").read_text().split("\0"):
-                return pid
-    raise Skip("postroom has no runners process")
+    return process.find(root, RUNNERS)
 
 
 # Statements

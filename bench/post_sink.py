@@ -39,10 +39,10 @@ class Arrived(NamedTuple):
 
 
 class Sink:
-    """A running sink on 127.0.0.1."""
+    """A running sink on 127.0.0.1; messages are in the directory `kept`, if they are kept."""
 
-    def __init__(self, port: int, pid: int, counts: Path) -> None:
-        self.port, self.pid, self._counts = port, pid, counts
+    def __init__(self, port: int, pid: int, counts: Path, kept: Path | None = None) -> None:
+        self.port, self.pid, self._counts, self._kept = port, pid, counts, kept
 
     def clear(self) -> None:
         """Begin to count anew; only while nothing comes in."""
@@ -54,6 +54,15 @@ class Sink:
         octets = self._counts.read_bytes()
         recipients, messages, first, last = RECORD.unpack_from(octets, RECORD.size * apart)
         return Arrived(recipients, messages, first / 1e9, last / 1e9)
+
+    def take(self) -> list[bytes]:
+        """Take out the messages that were kept, each with lines of the sink's own on top (see
+        smtp-sink(1)); only while nothing comes in."""
+        found = []
+        for path in self._kept.iterdir() if self._kept else ():
+            found.append(path.read_bytes())
+            path.unlink()
+        return found
 
     def wait(self, recipients: int, limit: float, apart: bool = False) -> Arrived:
         """Wait until that many have come. Raises `LoadError` after `limit` seconds."""
@@ -68,8 +77,8 @@ class Sink:
 
 
 @contextlib.contextmanager
-def sink(directory: Path) -> Iterator[Sink]:
-    """Run a sink for as long as the block lasts."""
+def sink(directory: Path, keep: bool = False) -> Iterator[Sink]:
+    """Run a sink for as long as the block lasts; it can `keep` what comes."""
     path = load.program("smtp-sink")
     if path is None:
         raise Skip("smtp-sink is not here (it comes with Postfix)")
@@ -81,10 +90,17 @@ def sink(directory: Path) -> Iterator[Sink]:
     )
     port, log = process.free_port(), directory / "smtp-sink.log"
     user = ["-u", NOBODY] if os.geteuid() == 0 else []
-    command: list[str | Path] = [path, *user, f"127.0.0.1:{port}", BACKLOG]
+    kept = directory / "kept" if keep else None
+    dump: list[str | Path] = []
+    if kept:
+        kept.mkdir()
+        dump = ["-d", kept / "m"]
+        if user:
+            shutil.chown(kept, NOBODY)
+    command: list[str | Path] = [path, *user, *dump, f"127.0.0.1:{port}", BACKLOG]
     with process.running(command, log, directory, environment) as running:
         process.await_greeting(running, port, log)
-        yield Sink(port, running.pid, counts)
+        yield Sink(port, running.pid, counts, kept)
 
 
 def _library(directory: Path) -> Path:

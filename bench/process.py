@@ -154,6 +154,28 @@ def tree(root: int) -> list[int]:
     return family
 
 
+def find(root: int, word: str) -> int:
+    """The process of a tree that was started with this word. Raises `Skip`."""
+    for pid in tree(root):
+        with contextlib.suppress(OSError):
+            if word in Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0"):
+                return pid
+    raise Skip(f"no process of it was started with {word}")
+
+
+@contextlib.contextmanager
+def paused(*pids: int) -> Iterator[None]:
+    """Have processes do nothing (SIGSTOP) while the block lasts."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
 def memory(root: int) -> Memory:
     """What a process tree uses now, and the most that its processes ever had."""
     pss = high = 0

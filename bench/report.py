@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -81,3 +82,15 @@ def show(table: Table, console: Console) -> None:
 
 def _is_number(text: str) -> bool:
     return not text or text.replace(",", "").replace(".", "").isdigit()
+
+
+def markdown(table: Table) -> str:
+    """A table for a page."""
+    lines = [f"### {table.title}", ""]
+    lines += [_line(table.columns), _line(["---"] * len(table.columns))]
+    lines += [_line(row) for row in table.rows]
+    return "\n".join([*lines, "", *(f"{note}\n" for note in table.notes)])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

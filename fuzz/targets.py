@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from fuzz import endpoint, framing, grammar, message, session, socketmap
+from fuzz import endpoint, framing, grammar, message, reading, session, socketmap
 from fuzz.target import Target
 
 TARGETS: Final[dict[str, Target]] = {
@@ -10,6 +10,7 @@ TARGETS: Final[dict[str, Target]] = {
     "framing": framing.TARGET,
     "session": session.TARGET,
     "message": message.TARGET,
+    "reading": reading.TARGET,
     "endpoint": endpoint.TARGET,
     "socketmap": socketmap.TARGET,
 }

@@ -59,7 +59,9 @@ def test_a_post_is_explained_rule_by_rule(run: Run, place: Path) -> None:
 def test_programs_are_told_the_same(run: Run) -> None:
     found = explained(run)
     assert (found["action"], found["reason"]) == ("accept", "accepted")
-    assert found["known"] == [{"email": "anne@example.org", "role": "member", "moderation": None}]
+    assert found["known"] == [
+        {"email": "anne@example.org", "role": "member", "moderation": None, "ack": False}
+    ]
     assert [each["rule"] for each in found["rules"]] == [rule for rule, _ in CHAIN]
     assert found["changes"]["removed"] == ["Return-Receipt-To: anne@example.org"]
     assert any(each.startswith("List-Unsubscribe: <") for each in found["changes"]["added"])

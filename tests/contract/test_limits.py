@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, event, select
+from sqlalchemy import Connection, event, select, text
 
 from postroom.lists.limits import Limit, purge_limits, take
 from postroom.store import schema
@@ -232,18 +232,17 @@ def test_a_bucket_that_leaked_in_between_is_not_forgotten_too_early(store: Store
         assert purge_limits(connection, NOW + HOUR / 2 + HOUR / 3 + 1) == 1
 
 
-def test_to_forget_waits_for_nobody_and_nobody_in_a_ring_for_it(store: Store) -> None:
+def test_to_forget_waits_for_nobody_and_so_nobody_waits_for_it_in_a_ring(store: Store) -> None:
     taken(store, LIST)
     taken(store, SITE)
     later = NOW + 9 * HOUR
-
-    def first(connection: Connection) -> None:
-        assert take(connection, [LIST], later) is None
-
-    def second(connection: Connection) -> int:
-        return purge_limits(connection, later)
-
-    assert overlap(store, first, second).result() == 1
+    if store.is_sqlite:
+        return  # there is one writer
+    with store.begin() as busy:
+        assert take(busy, [LIST], later) is None
+        with store.begin() as connection:
+            connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+            assert purge_limits(connection, later) == 1
     assert levels(store) == {LIST[:2]: 1.0}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, func, select, text, update
 
 from postroom.lists import pending
 from postroom.lists.pending import Gone, Request, Wanted, ask, by_token, find, new_token
@@ -151,10 +151,10 @@ def test_tokens_are_random_and_fit_into_an_address() -> None:
 
 def test_a_token_is_read_in_any_case_and_with_blanks_around_it(spool: Store) -> None:
     made, _ = asked(spool)
-    for text in (made.token.upper(), f" {made.token}\n", made.token.title()):
-        assert known(spool, text) == made
-    for text in ("", made.token[:-1], made.token + "a", f"{made.token} x", "ſ" + made.token[1:]):
-        assert known(spool, text) is None
+    for written in (made.token.upper(), f" {made.token}\n", made.token.title()):
+        assert known(spool, written) == made
+    for written in ("", made.token[:-1], made.token + "a", f"{made.token} x", "ſ" + made.token[1:]):
+        assert known(spool, written) is None
 
 
 @given(st.text(max_size=40) | st.from_regex(r"\A[A-Za-z2-7]{26}\Z"))
@@ -448,12 +448,10 @@ def test_upkeep_waits_for_nobody(spool: Store, used: str) -> None:
     if spool.is_sqlite:
         return  # there is one writer
 
-    def expires(connection: Connection) -> list[str]:
-        return [each.email for each, _ in pending.expire(connection, NOW + 60, 10)]
-
     with spool.begin() as busy:
         if used == "taken":
             by_token(busy, made.token, NOW)
         with spool.begin() as connection:
-            gone = expires(connection)
+            connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+            gone = [each.email for each, _ in pending.expire(connection, NOW + 60, 10)]
     assert gone == ["bart@example.org"] + ["Anne@example.org"] * (used == "left")

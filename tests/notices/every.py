@@ -2,16 +2,18 @@
 
 import email
 import email.policy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from email.message import EmailMessage
 
 from postroom.lists.pending import Request
 from postroom.lists.subscription import Policy, State
 from postroom.notices import letters, requests
+from postroom.notices.language import ENGLISH
+from postroom.notices.render import Templates, Text, Value
 from postroom.notices.requests import Row
 from postroom.notices.sheet import House
 from postroom.spool.handing import Handed, Letter
-from tests.notices.house import ANNE, ANTS, HEADER, NOW, POST
+from tests.notices.house import ANNE, ANTS, HEADER, NOW, POST, house, log
 
 HOSTILE = "x\r\nBcc: all@example.net\r\n\r\nBuy\x1b[2J\x00 \u202egnp \ud800 =?utf-8?q?=0ABcc:_x?="
 FIELDS = {
@@ -172,6 +174,32 @@ EVERY: dict[str, Make] = {
         acknowledged,
     )
 }
+
+
+class Listening(Templates):
+    """Remembers what templates are given."""
+
+    def __init__(self) -> None:
+        super().__init__("", log()[0])
+        self.given: dict[str, Mapping[str, Value]] = {}
+
+    def write(
+        self,
+        name: str,
+        values: Mapping[str, Value],
+        list_id: str = "",
+        language: str = ENGLISH,
+    ) -> Text:
+        self.given[name] = values
+        return super().write(name, values, list_id, language)
+
+
+def given_to_templates() -> dict[str, Mapping[str, Value]]:
+    """What each template is given."""
+    listening = Listening()
+    for make in EVERY.values():
+        make(house()._replace(templates=listening), ENGLISH)
+    return listening.given
 
 
 def raw_of(handed: Handed) -> bytes:

@@ -1,14 +1,19 @@
 """Templates: the packaged ones, and those of a site that may be wrong in every way."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2 import Environment, meta, nodes
 
+from postroom.notices.language import ENGLISH, LANGUAGES
 from postroom.notices.render import LONGEST, MOST, NAMES, WIDTH, Templates, Text, Value, one_line
+from tests.notices.every import given_to_templates
 from tests.notices.house import log
 
 VALUES: dict[str, Value] = {
@@ -20,15 +25,6 @@ VALUES: dict[str, Value] = {
     "subject": "Leaf cutting",
     "size": 1234,
     "reason": "You are not a member.",
-    "beginning": ["Hello,", "ants."],
-    "hours": "4 hours",
-    "waiting": 1,
-    "since": "2026-01-01 00:00 UTC",
-    "posts": [{"id": "1", "held": "now", "author": "anne", "subject": "Leaf", "reason": "x"}],
-    "more": 0,
-    "recipient": "anne@example.org",
-    "reply": "550 no",
-    "hostname": "lists.example.com",
 }
 OURS = "Your post to ants@example.com was not accepted"
 Write = Callable[..., Text]
@@ -66,22 +62,60 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
 
 
+GIVEN = given_to_templates()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("name", NAMES)
-def test_every_packaged_template_renders(name: str) -> None:
+def test_every_packaged_template_renders(name: str, language: str) -> None:
     made, said = log()
-    text = Templates("", made).write(name, VALUES)
+    text = Templates("", made).write(name, GIVEN[name], language=language)
     assert text.subject
     assert max(map(len, text.body.splitlines())) <= WIDTH
     assert "{" not in text.body
+    assert "\n\n\n" not in text.body
     assert said.getvalue() == ""
 
 
+def long(value: Any) -> Any:
+    """The value with long text in place of all text."""
+    if isinstance(value, str):
+        return " ".join(["word"] * 80)
+    if isinstance(value, Mapping):
+        return {name: long(each) for name, each in value.items()}
+    if isinstance(value, Sequence) and all(isinstance(each, Mapping) for each in value):
+        return [long(each) for each in value]
+    return value  # numbers, and lines, which are broken before they come to a template
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("name", NAMES)
-def test_every_packaged_template_stays_within_its_columns(name: str) -> None:
-    long = " ".join(["word"] * 80)
-    values = {key: long if isinstance(value, str) else value for key, value in VALUES.items()}
-    body = Templates("", log()[0]).write(name, values).body
+def test_every_packaged_template_stays_within_its_columns(name: str, language: str) -> None:
+    values = {key: long(value) for key, value in GIVEN[name].items()}
+    body = Templates("", log()[0]).write(name, values, language=language).body
     assert max(map(len, body.splitlines())) <= WIDTH
+
+
+def source(name: str, language: str) -> str:
+    """The packaged template; English has no directory of its own."""
+    place = files("postroom.notices").joinpath("templates", *([language] if language else []))
+    return place.joinpath(f"{name}.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("language", [each for each in LANGUAGES if each != ENGLISH])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_template_uses_the_same_variables_in_every_language(name: str, language: str) -> None:
+    english, other = (Environment().parse(source(name, each)) for each in ("", language))
+    assert meta.find_undeclared_variables(other) == meta.find_undeclared_variables(english)
+    fields = [{each.attr for each in tree.find_all(nodes.Getattr)} for tree in (english, other)]
+    assert fields[0] == fields[1]
+    assert source(name, language) != source(name, "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_template_uses_what_it_is_given(name: str) -> None:
+    used = meta.find_undeclared_variables(Environment().parse(source(name, "")))
+    assert used <= set(GIVEN[name])
 
 
 def test_a_sites_template_takes_the_place_of_ours_and_a_lists_that_of_the_site(site: Site) -> None:
@@ -91,6 +125,31 @@ def test_a_sites_template_takes_the_place_of_ours_and_a_lists_that_of_the_site(s
     site.put("ants.example.com/rejected.txt", "Subject: Sorry\n\nThe ants say no.\n")
     assert site.write() == Text("Sorry", "The ants say no.\n")
     assert site.write("bees.example.com").subject == "No, Leaf cutting"
+    assert site.said == []
+
+
+def test_own_templates_are_looked_for_by_list_then_language_then_site(site: Site) -> None:
+    def subject(language: str, list_id: str = "ants.example.com") -> str:
+        return site.templates.write("rejected", VALUES, list_id, language).subject
+
+    assert (subject("en"), subject("de")[:3]) == (OURS, "Ihr")
+    site.put("rejected.txt", "Subject: any\n\ntext\n")
+    assert (subject("en"), subject("de")) == ("any", "any")
+    site.put("de/rejected.txt", "Subject: German\n\ntext\n")
+    assert (subject("en"), subject("de")) == ("any", "German")
+    site.put("en/rejected.txt", "Subject: English\n\ntext\n")
+    assert (subject("en"), subject("de")) == ("English", "German")
+    site.put("ants.example.com/rejected.txt", "Subject: ants\n\ntext\n")
+    assert (subject("en"), subject("de")) == ("ants", "ants")
+    assert (subject("en", "bees.example.com"), subject("de", "")) == ("English", "German")
+    site.put("ants.example.com/rejected.txt", BROKEN["syntax"])
+    assert (subject("en"), subject("de")) == ("English", "German")
+
+
+@pytest.mark.parametrize("language", ["fr", "", "..", "../templates/de", "/", "de\0"])
+def test_a_language_that_is_not_there_is_english(site: Site, language: str) -> None:
+    site.put("fr/rejected.txt", "Subject: French\n\ntext\n")
+    assert site.templates.write("rejected", VALUES, "", language).subject == OURS
     assert site.said == []
 
 

@@ -401,15 +401,11 @@ def test_people_are_told_in_the_language_of_the_list(store: Store, ants: Mailing
         told = tell_held(connection, house(), ants, german, POST, [], False, NOW)
         request = request_of(connection, ants)
         told += tell_request(connection, house(), ants, german, request, NOW)
-        told += [
-            each
-            for each in [
-                tell_rejected(
-                    connection, house(), ants, POST, HEADER, "Nein.", False, NOW, language="de"
-                )
-            ]
-            if isinstance(each, Handed)
-        ]
+        rejected = tell_rejected(
+            connection, house(), ants, POST, HEADER, "Nein.", False, NOW, 0.0, "de"
+        )
+        assert isinstance(rejected, Handed)
+        told.append(rejected)
         post_and_hold(connection, ants, 1, NOW + 1)
         request_of(connection, ants, "bart@example.org", NOW + 1)
         told += summaries(connection, house(), NOW + 5 * HOUR)

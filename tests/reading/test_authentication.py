@@ -66,6 +66,7 @@ def test_the_verdict_follows_from_the_results(said: str, expected: str) -> None:
         "mx.example.com 1; dmarc=fail",
         "mx.example.com /* no comment */; dmarc=fail",
         '"mx.example.com"; dmarc=fail',
+        r'"mx.ex\ample.com"; dmarc=fail',
         "(a (nested) comment) mx.example.com (one) 1 (two);\r\n\t(three) dmarc (4) = (5) fail",
         "mx.example.com; dmarc/1=fail header.from=example.org",
         "mx.example.com; dmarc / 1 = fail",
@@ -109,6 +110,8 @@ def test_what_is_no_result_of_our_server_says_nothing(field: str) -> None:
 def test_a_property_that_a_sender_chose_cannot_vouch_for_him() -> None:
     quoted = r'spf=pass smtp.mailfrom="x; dkim=pass header.d=example.org"@example.net'
     assert judged(f"{SERVER}; {quoted}") == "none"
+    quoted = 'spf=pass smtp.mailfrom="x smtp.mailfrom=anne@example.org y"@example.net'
+    assert judged(f"{SERVER}; {quoted}") == "none"
     assert judged(f"{SERVER}; spf=pass (dkim=pass header.d=example.org)") == "none"
 
 
@@ -139,6 +142,11 @@ def test_a_domain_below_is_of_the_same_house() -> None:
     assert judged(said, author="anne@mail.example.org") == "pass"
     assert judged(f"{SERVER}; dkim=pass header.d=b.example.org", author="a@c.example.org") == "none"
     assert judged(f"{SERVER}; dkim=pass header.d=org", author="anne@org") == "none"
+
+
+def test_a_domain_that_is_too_long_is_none() -> None:
+    for label in ("a" * 250, "xn--" + "a" * 60_000):
+        assert judged(f"{SERVER}; dkim=pass header.d={label}.example.org") == "none"
 
 
 def test_a_domain_is_the_same_in_both_of_its_forms() -> None:

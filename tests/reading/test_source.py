@@ -60,6 +60,7 @@ PUBLIC = "from mail.example.org (mail.example.org [192.0.2.1]) by mx.example.com
             "\tby mx.example.com (OpenSMTPD) with ESMTPS id 1a2b (TLSv1.3:AEAD)",
             "192.0.2.1",
         ),
+        ("from x ([203.0.113.9] [192.0.2.1]) by mx.example.com", "192.0.2.1"),
         ("FROM x ([ipv6:2001:DB8::1]) BY mx.example.com", "2001:db8::/64"),
         ("from x ([::ffff:192.0.2.1]) by mx.example.com", "192.0.2.1"),
     ],

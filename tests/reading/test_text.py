@@ -43,6 +43,7 @@ ATTACHED = part("text/plain", "attached", "Content-Disposition: attachment; file
         (multipart("alternative", part("text/plain", " \r\n"), HTML), ["html"]),
         (multipart("mixed", ATTACHED, HTML), ["html"]),
         (multipart("mixed", ATTACHED, PLAIN), ["plain"]),
+        (multipart("mixed", PLAIN, part("text/plain", "second")), ["plain"]),
         (multipart("mixed", part("image/png", "PNG"), PLAIN), ["plain"]),
         (multipart("mixed", part("message/rfc822", PLAIN), HTML), ["html"]),
         (multipart("mixed", part("message/rfc822", multipart("x", PLAIN, boundary="two"))), []),
@@ -139,10 +140,12 @@ def test_of_parts_within_parts_so_many_are_followed() -> None:
         ("<b>jo</b><i>in</i>\r\n  now ", ["join now"]),
         ("<pre>one\r\ntwo\n</pre>three\nfour", ["one", "two", "three four"]),
         ("</pre>one\ntwo", ["one two"]),
+        ("</pre><pre>one\ntwo", ["one", "two"]),
         ("a &lt;b&gt; &amp; c&nbsp;&#100;&#x65;", ["a <b> & c\u00a0de"]),
         ("&#" + "9" * 5000 + ";&#x" + "f" * 5000 + "; & &#xd800;", ["\ufffd\ufffd & \ufffd"]),
         ("&bogus; &", ["&bogus; &"]),
         ("<title>x</title><style>p {}</style>a<script>'</p>' <b></script >b", ["ab"]),
+        ("a<script>x</scripts>y</script>b", ["ab"]),
         ("a<script>b", ["a"]),
         ("a<styles>b", ["ab"]),
         ("a<!-- <p> -- > -->b<!doctype html>c<?xml?>d</>e", ["abcde"]),
@@ -271,6 +274,14 @@ def test_what_stands_below_an_attribution_is_not_the_authors(
 ) -> None:
     message = f"accept 2026{between}{ATTRIBUTIONS[said]}\n{quoted}\nleave"
     assert without_quotes([each.strip() for each in split(message)]) == ("accept 2026",)
+
+
+def test_an_attribution_takes_no_line_of_the_author_with_it() -> None:
+    for wrapped in ("On 5 Jan Anne wrote:", "On 5 Jan 2026 Anne <\nanne@example.org> wrote:"):
+        own = "reject, 5 reasons"
+        assert without_quotes([own, *split(wrapped), "leave"]) == (own,)
+    assert without_quotes(["on 5 things", "", "Anne wrote:", "leave"]) == ("on 5 things",)
+    assert without_quotes(["on 5 things", "> Anne wrote:", "more"]) == ("on 5 things", "more")
 
 
 @pytest.mark.parametrize("quoted", [GMAIL, WRAPPED, WRAPPED_TWICE, OUTLOOK, OUTLOOK_OLD])

@@ -20,13 +20,24 @@ from postroom.notices.letters import owner_address
 
 MOST_MEMBERS: Final = 1000  # that one mail shows
 _RUN: Final = ("owner", "moderator")
-_POLICIES: Final = {
-    Policy.OPEN: sentence("nobody has to agree"),
-    Policy.CONFIRM: sentence("the address has to confirm"),
-    Policy.MODERATE: sentence("the owners have to agree"),
-    Policy.CONFIRM_THEN_MODERATE: sentence("the address has to confirm, then the owners agree"),
-    Policy.INVITE_ONLY: sentence("only for those who were invited"),
-    Policy.CLOSED: sentence("not by mail"),
+_JOIN: Final = {
+    Policy.OPEN: sentence("Whoever wants to joins."),
+    Policy.CONFIRM: sentence("Who joins confirms it from their address."),
+    Policy.MODERATE: sentence("The owners decide who joins."),
+    Policy.CONFIRM_THEN_MODERATE: sentence(
+        "Who joins confirms it from their address, then the owners decide."
+    ),
+    Policy.INVITE_ONLY: sentence("Only those who were invited join."),
+    Policy.CLOSED: sentence("Nobody joins by mail."),
+}
+_LEAVE: Final = {
+    Policy.OPEN: sentence("Whoever wants to leaves."),
+    Policy.CONFIRM: sentence("Who leaves confirms it from their address."),
+    Policy.MODERATE: sentence("The owners decide who leaves."),
+    Policy.CONFIRM_THEN_MODERATE: sentence(
+        "Who leaves confirms it from their address, then the owners decide."
+    ),
+    Policy.CLOSED: sentence("Nobody leaves by mail."),
 }
 _HELP: Final = (
     sentence("join [digest=yes] [address=ANN@EXAMPLE.ORG] - become a member"),
@@ -56,10 +67,8 @@ def info(listing: Listing) -> Result:
         sentence("Posts go to {list}.", **_addresses(listing)),
         sentence("Its owners are at {owner}.", **_addresses(listing)),
         sentence("Commands go to {request}.", **_addresses(listing)),
-        sentence("To join:"),
-        _POLICIES[listing.policies["join"]],
-        sentence("To leave:"),
-        _POLICIES[listing.policies["leave"]],
+        _JOIN[listing.policies["join"]],
+        _LEAVE[listing.policies["leave"]],
     )
     name = listing.of.display_name or listing.of.posting_address
     return Result(sentence("This is the mailing list {name}.", name=name), lines=lines)

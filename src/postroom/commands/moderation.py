@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 from sqlalchemy import Connection
 
 from postroom.lists.registry import MailingList
+from postroom.notices.language import say, sentence
 from postroom.notices.letters import House
 from postroom.notices.telling import tell_rejected
 from postroom.reading.post import read
@@ -20,7 +21,7 @@ from postroom.spool.ids import show
 
 Verb = Literal["accept", "reject", "discard"]
 DONE: dict[Verb, str] = {"accept": "accepted", "reject": "rejected", "discard": "discarded"}
-REFUSED = "A moderator of the list decided so."
+REFUSED = sentence("A moderator of the list decided so.")
 
 
 class Decided(NamedTuple):
@@ -56,7 +57,7 @@ def decide(
                 of,
                 post,
                 head,
-                reason or REFUSED,
+                reason or say(REFUSED, language),
                 read(head, post.sender).automatic,
                 now,
                 every=0.0,

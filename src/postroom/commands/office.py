@@ -47,10 +47,10 @@ YES: Final = {"yes": True, "no": False}
 
 
 class Office(NamedTuple):
-    """The office of a site. `terms` say how much strangers can make us send."""
+    """The office of a site. `commands` say how much strangers can make us send."""
 
     house: House
-    terms: Commands
+    commands: Commands
 
     def join(
         self,
@@ -136,6 +136,9 @@ class Office(NamedTuple):
         wanted = Wanted("join", email, name, {}, policy, State.INVITED, by, "")
         key, waits = listing.of.key, listing.waits
         request, fresh = pending.ask(connection, self.house.new_id, key, wanted, waits, now)
+        lately = request.told_at > now - self.commands.again
+        if not fresh and request.state is State.INVITED and lately:
+            return Result(sentence("{email} was invited a moment ago.", **on(listing, email)))
         if not fresh:
             request = pending.renew(connection, request, wanted, waits, now)
         self._note(connection, listing, "invited", email, by, {"how": "command line"}, now)
@@ -220,14 +223,13 @@ class Office(NamedTuple):
                 raise Refused(sentences.closed(listing, wanted.action))
             if not fresh and request.state is State.MODERATE:
                 return sentences.awaits_owners(listing, request) if own else quiet
-            other = not fresh and wanted.action == "change" and request.changes != wanted.changes
-            if other:  # a token that was sent confirms what stood beside it, and nothing else
+            if other := not fresh and _goes_on(request, wanted):
                 request = pending.renew(connection, request, wanted, waits, now)
-            elif not fresh and request.told_at > now - self.terms.again:
+            elif not fresh and request.told_at > now - self.commands.again:
                 return quiet
             if take(connection, self._limits(listing, request), now) is not None:
                 attempt.rollback()
-                return Result(sentences.TOO_MUCH, told=True)
+                return Result(sentences.TOO_MUCH, told=True) if own else quiet
         how = {"action": wanted.action, "how": "mail", "source": wanted.source}
         if fresh or other:
             self._note(connection, listing, "asked", wanted.email, wanted.asked_by, how, now)
@@ -274,6 +276,8 @@ class Office(NamedTuple):
         if what == "joined":
             added, _ = add_members(connection, of.key, [(email, request.name)], "member")
             if not added:
+                if self._member(connection, listing, email) is None:
+                    raise ListError(f"{email} could not be added: write to the owners")
                 return Result(sentence("{email} is a member of {list} already.", **about))
             if request.changes:
                 change_member(connection, of.key, email, **_changes(request.changes))
@@ -326,7 +330,7 @@ class Office(NamedTuple):
 
     def _limits(self, listing: Listing, request: Request) -> list[Limit]:
         """What a request uses up, whoever asked for whom."""
-        terms = self.terms
+        terms = self.commands
         limits = [
             Limit("address", same_address(request.email), terms.per_address, DAY),
             Limit("list", str(listing.of.key), terms.per_list, HOUR),
@@ -403,6 +407,15 @@ def _event(request: Request, verb: str) -> Event | None:
     opposite = {"join": "leave", "leave": "join"}.get(request.action)
     declined = verb in ("no", "reject", "discard", opposite)
     return Event.CANCEL if declined else Event.CONFIRM
+
+
+def _goes_on(request: Request, wanted: Wanted) -> bool:
+    """Whether a request takes the place of one that waits: because it asks for something else
+    (a token that was sent confirms what stood beside it, and nothing else), or because it needs
+    no confirmation while that one does (which anybody may have asked for)."""
+    if request.action == "change" and request.changes != wanted.changes:
+        return True
+    return request.state is State.CONFIRM and wanted.state in (State.DONE, State.MODERATE)
 
 
 def _whose(caller: Caller, address: str) -> tuple[str, bool]:

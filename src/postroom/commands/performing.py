@@ -25,6 +25,7 @@ from postroom.commands.grammar import (
 )
 from postroom.commands.office import Office
 from postroom.commands.values import HOUR, Caller, Listing, Refused, Result
+from postroom.commands.words import without_tokens
 from postroom.lists.keys import read_held_token, site_secret
 from postroom.lists.limits import Limit, take
 from postroom.lists.pending import Gone
@@ -62,7 +63,7 @@ class Done(NamedTuple):
 
 def perform(connection: Connection, office: Office, errand: Errand, now: float) -> Done:
     """Do what a mail asks for."""
-    listing, script = errand.listing, errand.script
+    script, terms = errand.script, office.commands
     results: list[tuple[str, Result]] = []
     for line in script.lines:
         if line.complaint is not None:
@@ -73,14 +74,17 @@ def perform(connection: Connection, office: Office, errand: Errand, now: float) 
         said = sentence(
             "And {number} more, which were not looked at: a mail may hold {most}.",
             number=script.left_out,
-            most=office.terms.most,
+            most=terms.most,
         )
         results.append(("", Result(said)))
     if all(line.command is None for line in script.lines):
         results = results or [("", Result(NOTHING))]
-        results.append(("", answers.help_for(listing)))
+        results.append(("", answers.help_for(errand.listing)))
     handed = [each for _, result in results for each in result.handed]
-    said_of = [" - ".join(filter(None, (text, say(result.said)))) for text, result in results]
+    said_of = [
+        without_tokens(" - ".join(filter(None, (text, say(result.said)))))
+        for text, result in results
+    ]
     letter = None
     if not all(result.told for _, result in results):
         letter = _reply(connection, office, errand, results, now)
@@ -161,7 +165,8 @@ def _reply(
     now: float,
 ) -> Handed | None:
     """The one answer to the mail; None where there were too many lately."""
-    listing, caller, terms = errand.listing, errand.caller, office.terms
+    listing, caller = errand.listing, errand.caller
+    terms = office.commands
     known = bool(_roles(connection, errand))
     limits = [Limit("reply", same_address(caller.email), terms.replies, HOUR)]
     if not known:  # whoever wrote this may have written it in somebody else's name

@@ -55,6 +55,7 @@ _NOT: Final = frozenset(
 _AROUND: Final = " <>()\"'`“”„‘’«»"  # may stand around a word
 _AFTER: Final = ".!:,;。！：，"
 _TOKEN: Final = re.compile(r"[a-z2-7]{26}(?:[a-z2-7]{13})?")
+_TOKENS: Final = re.compile(rf"\b{_TOKEN.pattern}\b", re.IGNORECASE)
 _WORD: Final = r'[^\s:：\[\]()【】^<>@="]{1,12}+'
 _COUNT: Final = r"(?: ?\[\d{1,4}\]| ?\(\d{1,4}\)|\^\d{1,4})?"
 # "Re:" in any language, as "AW: ", "Re[2]: ", "Trả lời: "; or a list's "[ants] ".
@@ -98,6 +99,11 @@ def token_of(word: str) -> str:
     """The token that this is, in lower case; "" if it is none."""
     found = plain(word)
     return found if _TOKEN.fullmatch(found) else ""
+
+
+def without_tokens(text: str) -> str:
+    """The text fit to be kept where others read it."""
+    return _TOKENS.sub("TOKEN", text)
 
 
 def verb_and_rest(text: str) -> tuple[str, str]:

@@ -7,8 +7,9 @@ facts are damaged hides no other. Fails with the database's errors.
 
 What can have happened: joined, left; added, removed, changed (by those who run the list); asked,
 invited, confirmed, accepted, rejected, discarded, cancelled, expired (of a request); refused,
-limited (nothing was changed); settings (of the list). It was done `by` an address, by a user of
-the command line, as in "root", or by the passing of time, "postroom".
+limited (nothing was changed); settings, created, renamed, deleted (of the list). It was done
+`by` an address, by a user of the command line, as in "root", or by the passing of time,
+"postroom".
 """
 
 import time

@@ -9,7 +9,6 @@ database's errors.
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
 
 from sqlalchemy import Connection
 
@@ -149,8 +148,10 @@ def _request_summary(
     connection: Connection, house: House, due: Due, people: Sequence[str], now: float
 ) -> Handed:
     of, language = due.list, due.notices.language
-    found = (each for each, _ in waiting(connection, of.key) if each.state is State.MODERATE)
-    first = list(islice(found, LISTED))
+    first: list[Request] = []
+    for each, _ in waiting(connection, of.key):  # read to its end, which closes its cursor
+        if len(first) < LISTED:
+            first.append(each)
     return requests.request_summary(house, of, first, due.waiting, due.since, people, language, now)
 
 

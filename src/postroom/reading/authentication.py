@@ -54,7 +54,7 @@ def verdict(post: Post, server: str) -> Verdict:
 
 def _dmarc_of(result: _Result, domain: str) -> bool:
     """Whether it is about this domain; a server need not say what it is about."""
-    return bool(domain) and _aligned(_domain(result.properties.get("header.from", domain)), domain)
+    return _aligned(_domain(result.properties.get("header.from", domain)), domain)
 
 
 def _passed(result: _Result) -> str:
@@ -83,7 +83,7 @@ def _results(post: Post, server: str) -> list[_Result]:
         if each.name == "authentication-results":
             clauses = _clauses(each)
             words = next(clauses, "").split()
-            if server and words and fold(words[0]) == fold(server):
+            if words and fold(words[0]) == fold(server):
                 found += [result for clause in clauses if (result := _result(clause))]
     return found
 

@@ -42,10 +42,9 @@ def source_of(post: Post) -> str:
 
 
 def _address(field: Field) -> IPv4Address | IPv6Address | None:
-    """The address that stands in a Received field before "by"."""
+    """The address of the client in a Received field."""
     _, _, value = field.raw[:LONGEST].decode("latin-1").partition(":")
-    before, _, _ = " ".join(value.split()).partition(" by ")
-    match = _FROM.match(before)
+    match = _FROM.match(" ".join(value.split()))
     if match is None:
         return None
     for text in (match["within"] or "", match["first"]):

@@ -68,7 +68,7 @@ _SAYS = re.compile(
     r"|skriver|kirjoitti|napsal|napisał(?:\(a\)|a)?|pisze|написала?|пишет|писала?)(?!\w)|写道",
     re.IGNORECASE,
 )
-_ADDRESS = re.compile(r"@[^\s<>@]++>?\)? ?[:：]\Z")
+_ADDRESS = re.compile(r"@[^\s<>@():：]++>?\)? ?[:：]\Z")
 _DIGIT = re.compile(r"\d")
 # How such a line begins if its end stands on a later one: with a date.
 _DATED = re.compile(r"(?:on|am|le|el|il|op|em|den|w dniu|dne)\b.*\d", re.IGNORECASE)

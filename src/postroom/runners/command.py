@@ -91,7 +91,7 @@ class Commanded:
         lines = own_lines(held.raw)
         subaddress = str(held.metadata.get("subaddress", "request"))
         detail = str(held.metadata.get("detail", ""))
-        most = self._office.terms.most
+        most = self._office.commands.most
         script = read_script(subaddress, detail, post.subject, without_quotes(lines), most)
         return Errand(listing, caller, script, post.subject, lines, post.message_id)
 
