@@ -28,7 +28,7 @@ from bench.command_run import (
 )
 from bench.command_sites import MAILMAN, OURS, UNLIMITED, Contender, Lists, ours, peer
 from bench.figures import Ledger, summarise
-from bench.load import Load, LoadError, calibrate, send
+from bench.load import Load, LoadError, Run, calibrate, send
 from bench.measure import Tell
 from bench.post_figures import Statements
 from bench.post_ours import Site, Trace
@@ -213,38 +213,69 @@ def _counted(part: Part, into: Sink) -> list[Statements]:
 
 
 class Flooded:
-    """Rounds of a flood on one server."""
+    """Rounds of a flood on one kind of server."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, seconds: float) -> None:
+        self.name, self._seconds = name, seconds
         self.worked: list[Worked] = []
         self.letters: list[int] = []
         self.alone: list[float] = []
         self.beside: list[float] = []
         self.sent = self.queued = 0
 
-    def round(self, by: Contender, into: Sink, mails: Sequence[Mail], seconds: float) -> str:
-        """The door alone, and beside a flood; returns what is to be told."""
-        port = by.server.port
+    def round(self, by: Contender, into: Sink, mails: Sequence[Mail]) -> str:
+        """The door alone, then beside a flood; returns what is to be told."""
         before = by.waiting(UNSERVED)
 
-        def door(messages: int) -> float:
+        def door(messages: int) -> Run:
             self.sent += messages
-            return send(port, DOOR, messages).rate
+            return send(by.server.port, DOOR, messages)
 
-        def run(messages: int) -> Run:
-            self.sent += messages
-            return send(port, DOOR, messages)
-
-        with paused(*by.idle):
-            messages = calibrate(run, DOOR.sessions, seconds)
-            os.sync()
-            self.alone.append(door(messages))
-            worked = work_off(by, into, mails, lambda: self.beside.append(door(messages)))
-            by.settle()
-            self.queued += by.waiting(UNSERVED) - before
+        messages = calibrate(door, DOOR.sessions, self._seconds)
+        by.settle()
+        os.sync()
+        self.alone.append(door(messages).rate)
+        worked = work_off(by, into, mails, lambda: self.beside.append(door(messages).rate))
+        by.settle()
+        self.queued += by.waiting(UNSERVED) - before
         self.worked.append(worked)
         self.letters.append(into.arrived().recipients)
         return (
-            f"{worked.rate:,.1f}/s, {self.letters[-1]:,} letters; the door {self.alone[-1]:,.0f} "
-            f"alone, {self.beside[-1]:,.0f} beside it"
+            f"{self.name}: {worked.rate:,.1f}/s, {self.letters[-1]:,} letters; the door "
+            f"{self.alone[-1]:,.0f} alone, {self.beside[-1]:,.0f} beside it"
         )
+
+    def summed_up(self, entries: int, per_list: int | None) -> Flood:
+        """All rounds; `per_list` is how many letters a list may send an hour."""
+        longest = max(each.seconds for each in self.worked)
+        return Flood(
+            self.name,
+            entries,
+            summarise([each.rate for each in self.worked]),
+            summarise(self.letters),
+            per_list or 0,
+            None if per_list is None else allowed(per_list, longest),
+            summarise(self.alone),
+            summarise(self.beside),
+            Ledger(self.sent, self.queued),
+        )
+
+
+def flood(part: Part) -> list[Flood]:
+    """Requests in the names of others; a new postroom for each round, since limits remember."""
+    plan, place = part.plan, part.place
+    own, theirs = (Flooded(name, plan.seconds) for name in (OURS, MAILMAN))
+    with ExitStack() as stack:
+        into = stack.enter_context(sink(place / "sink"))
+        others = part.peer(stack, into, EMPTY).values()
+        for by in others:
+            stack.enter_context(paused(*by.idle))
+            work_off(by, into, joins(ANT, "warm", WARM))
+        for number in range(plan.rounds):
+            for by in others:
+                mails = joins(ANT, f"{number}", plan.peer_flood)
+                part.told(number, theirs.round(by, into, mails))
+            with ours(place / f"{OURS}-{number}", into.port, EMPTY, {}) as by:
+                part.told(number, own.round(by, into, joins(ANT, "flood", plan.flood)))
+    found = [own.summed_up(plan.flood, Commands().per_list)]
+    return found + ([theirs.summed_up(plan.peer_flood, None)] if theirs.worked else [])

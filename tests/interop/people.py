@@ -13,11 +13,15 @@ from email.message import EmailMessage
 from email.utils import formatdate, parseaddr
 from itertools import count
 
+from sqlalchemy import func, select
+
 from postroom.lists.audit import changes_of
 from postroom.lists.pending import waiting
 from postroom.lists.registry import find_list
 from postroom.lists.roster import members
-from postroom.spool.metadata import COMMAND, SHUNT
+from postroom.spool.metadata import COMMAND, IN, SHUNT
+from postroom.spool.orders import OUT
+from postroom.store.schema import receipt
 from tests.integration.deliveries import entries
 from tests.interop.mail import hand_in
 from tests.interop.mailboxes import DOMAIN, Letter
@@ -107,16 +111,28 @@ def token_of(letter: EmailMessage) -> str:
 
 
 def settle(office: Office) -> None:
-    """Wait until nobody has anything left to do; nothing is put aside then."""
-    office.wait(lambda: not entries(office.site, COMMAND), "no command waits")
-    office.settled()
-    assert not entries(office.site, COMMAND, SHUNT)
+    """Wait until nobody has anything left to do, with commands either; nothing is put aside
+    then."""
+    received = select(func.count()).select_from(receipt)
+
+    def look() -> bool:
+        with office.site.store.read() as connection:
+            before = connection.execute(received).scalar_one()
+        if entries(office.site, IN, COMMAND, OUT) or office.server.waiting():
+            return False
+        # What came from the mail server meanwhile has left a receipt.
+        with office.site.store.read() as connection:
+            return connection.execute(received).scalar_one() == before
+
+    office.wait(look, "nothing under way")
+    assert entries(office.site, SHUNT) == []
 
 
 def on(office: Office, address: str) -> Collection[str]:
     """Who is a member of a list."""
     with office.site.store.read() as connection:
-        return {each.email for each in members(connection, find_list(connection, address).key, "member")}
+        key = find_list(connection, address).key
+        return {each.email for each in members(connection, key, "member")}
 
 
 def audited(office: Office, address: str, email: str) -> list[tuple[str, str]]:

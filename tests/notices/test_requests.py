@@ -299,8 +299,9 @@ def test_marks_that_turn_the_direction_of_writing_do_not_survive() -> None:
 
 
 @pytest.mark.parametrize("language", ["en", "de"])
-def test_the_fullest_reply_there_can_be_is_written(language: str) -> None:
-    rows = [Row("x" * 500, ["y " * 300] * 50)] * 1000
+@pytest.mark.parametrize("said", [["y " * 300] * 50, ["ok"], ["y" * 500]])
+def test_the_fullest_reply_there_can_be_is_written(language: str, said: list[str]) -> None:
+    rows = [Row("x" * 500, said)] * 1000
     made = requests.reply(
         house(), ANTS, ANNE, "z" * 9999, rows, ["w " * 300] * 99, "", language, NOW
     )

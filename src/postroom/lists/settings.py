@@ -35,8 +35,8 @@ class Posting(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     banned: Annotated[
         tuple[str, ...],
         Meta(
-            description='Who may neither post nor join: addresses, "@example.org" (a domain and all '
-            'below it), or "^PATTERN" (a regular expression).'
+            description='Who may neither post nor join: addresses, "@example.org" (a domain and '
+            'all below it), or "^PATTERN" (a regular expression).'
         ),
     ] = ()
     max_size: Annotated[Count, Meta(description="The largest post, in octets; 0 is no limit.")] = (

@@ -150,7 +150,7 @@ def _request_summary(
     of, language = due.list, due.notices.language
     first: list[Request] = []
     for each, _ in waiting(connection, of.key):  # read to its end, which closes its cursor
-        if len(first) < LISTED:
+        if each.state is State.MODERATE and len(first) < LISTED:
             first.append(each)
     return requests.request_summary(house, of, first, due.waiting, due.since, people, language, now)
 

@@ -1,0 +1,210 @@
+"""Commands by mail through real processes: woken, reloaded, locked out, stopped, and with others
+at work on the same. Commands of the shell: test_commands.py."""
+
+import json
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import select
+
+from postroom.delivery.ledger import SENT
+from postroom.spool.metadata import COMMAND
+from postroom.store.schema import delivery, entry
+from postroom.testing.site import Site
+from tests.delivery.servers import MailServer
+from tests.integration.asking import (
+    FREELY,
+    Mail,
+    arrived,
+    asking,
+    audited,
+    confirming,
+    done,
+    each,
+    hand_in,
+    letters,
+    make_all_due,
+    office,
+    on,
+    to,
+    undone,
+    waits,
+)
+from tests.integration.deliveries import BOTH, entries, join, make, people, settle
+from tests.integration.mail import postroom
+from tests.integration.manager import Systemd
+from tests.integration.processes import Follower, eventually
+from tests.integration.sites import Sites
+from tests.integration.test_trouble import locked
+from tests.peers import Cluster
+
+ANNE = "anne@example.org"
+OTHER = "other@example.com"
+
+
+@pytest.fixture
+def server() -> Iterator[MailServer]:
+    """Where letters end."""
+    with MailServer() as made:
+        yield made
+
+
+def run(sites: Sites, site: Site, server: MailServer) -> Site:
+    """Runners for a site whose door alone runs, and may have a backlog."""
+    runners = make(sites, server, url=site.url, **FREELY)
+    runners.start(roles=["runners"])
+    return runners
+
+
+def test_what_was_stored_wakes_who_does_it_and_that_wakes_who_delivers_the_answer(
+    sites: Sites, server: MailServer
+) -> None:
+    site = office(sites, server, LOG__LEVEL="debug")
+    site.start(roles=BOTH)
+    with Follower(site.log) as log:
+        hand_in(site, asking("join", [ANNE]))
+        log.wait_for('"event":"bell"')
+        assert json.loads(log.wait_for('"event":"commands done"'))["from"] == ANNE
+    server.wait_for(1)
+    with Follower(site.log) as log:
+        hand_in(site, confirming(site, [ANNE]))
+        log.wait_for('"event":"bell"')
+        log.wait_for('"event":"commands done"')
+    server.wait_for(2)
+    done(site)
+    assert on(site) == [ANNE]
+    assert site.log.read_text().count('"event":"bell"') == 2
+
+
+def test_new_settings_hold_for_the_next_command_and_bad_ones_change_nothing(
+    sites: Sites, server: MailServer
+) -> None:
+    site = office(sites, server)
+    with Systemd(site) as systemd:
+        site.port = int(systemd.hear_of("READY")["STATUS"].rpartition(":")[2])
+
+        def answer(settings: str) -> bytes:
+            site.config.write_text(settings)
+            os.kill(systemd.pid, signal.SIGHUP)
+            systemd.hear_of("RELOADING")
+            systemd.hear_of("READY")
+            before = len(server.taken)
+            hand_in(site, [Mail(to("request"), ANNE, "status\r\nwho\r\ninfo")])
+            return server.wait_for(before + 1)[-1].content
+
+        assert b"And 2 more" in answer("[commands]\nmost = 1\n")
+        assert b"And 2 more" in answer("[commands]\nmost = 0\n")
+        assert b"And 1 more" in answer("[commands]\nmost = 2\n")
+        assert b"more, which" not in answer("")
+        done(site)
+
+
+def test_what_cannot_be_done_while_somebody_else_writes_is_done_afterwards_and_once(
+    sites: Sites, server: MailServer
+) -> None:
+    site = office(sites, server)
+    site.start()
+    many = people(100)
+    hand_in(site, asking("join", many))
+    run(sites, site, server)
+    eventually(lambda: audited(site), "it has begun")
+    with locked(site):
+        before = len(waits(site))
+        # People look at it meanwhile, and wait for nothing.
+        shown = json.loads(postroom(site, "pending", "ls", "--json").stdout)
+        assert len(shown) == before == len(waits(site)) < len(many)
+    done(site)
+    assert audited(site) == each("asked", many)
+    assert letters(site) == arrived(server) == Counter(many)
+
+
+def test_a_stop_in_the_middle_of_a_backlog_loses_nothing_and_does_nothing_twice(
+    sites: Sites, server: MailServer
+) -> None:
+    site = office(sites, server)
+    site.start()
+    many = people(200)
+    hand_in(site, asking("join", many))
+    runners = run(sites, site, server)
+    for part in 20, 100:
+        eventually(lambda part=part: audited(site).total() >= part, "some are done")
+        assert runners.stop() == 0
+        left = undone(site, COMMAND)
+        assert 0 < left == len(many) - len(waits(site))
+        in_hand = entry.c.lease.is_not(None) | (entry.c.attempts > 0)
+        waiting = select(entry.c.id).where(entry.c.queue == COMMAND, in_hand)
+        with site.store.read() as connection:
+            assert connection.execute(waiting).all() == []
+        runners.start(roles=["runners"])
+    done(site)
+    assert audited(site) == each("asked", many)
+    assert letters(site) == arrived(server) == Counter(many)
+
+
+def test_a_list_that_goes_in_the_middle_of_a_backlog_takes_nothing_of_others_with_it(
+    sites: Sites, server: MailServer
+) -> None:
+    site = office(sites, server, OTHER)
+    site.start()
+    many, others = people(150), [f"o{n}@example.net" for n in range(150)]
+    mails = asking("join", many) + asking("join", others, OTHER)
+    random.shuffle(mails)
+    hand_in(site, mails)
+    run(sites, site, server)
+    eventually(lambda: audited(site).total() > 20, "some are done")
+    postroom(site, "list", "remove", OTHER, "--force")
+
+    def look() -> bool:
+        make_all_due(site)
+        return not undone(site)
+
+    eventually(look, "all is done, or put aside")
+    assert audited(site) == each("asked", many)
+    assert waits(site).keys() == set(many)
+    # Of the others each was asked, or their command is kept for a person to look at.
+    asked = audited(site, "asked", of="other.example.com")
+    put_aside = each("asked", [one.sender for one in entries(site, "shunt")])
+    assert asked + put_aside == each("asked", others)
+    assert put_aside
+    assert letters(site) >= Counter(many)
+    assert arrived(server) == letters(site)
+
+
+def delivered(site: Site) -> bool:
+    """Whether each letter that was handed on has reached its reader."""
+    with site.store.read() as connection:
+        left = select(delivery.c.email).where(delivery.c.state != SENT)
+        return not connection.execute(left).first()
+
+
+def test_two_processes_at_one_backlog_do_each_command_once(
+    sites: Sites, server: MailServer, cluster: Cluster
+) -> None:
+    site = office(sites, server, url=cluster.new_database())
+    site.start()
+    joining, leaving = people(100)[:60], people(100)[60:]
+    join(site, *leaving)
+    first, second = (run(sites, site, server) for _ in range(2))
+    # Each twice: so two at work want the same rows, in either order.
+    mails = 2 * (asking("join", joining) + asking("leave", leaving))
+    random.shuffle(mails)
+    hand_in(site, mails)
+    done(site)
+    assert audited(site) == each("asked", people(100))
+    assert letters(site) == Counter(people(100))
+    mails = 2 * confirming(site, people(100))
+    random.shuffle(mails)
+    hand_in(site, mails)
+    done(site)
+    assert on(site) == joining
+    assert waits(site) == {}
+    assert audited(site, "joined", "left") == each("joined", joining) + each("left", leaving)
+    # What asked, what tells the end, and what is said to who confirmed twice.
+    assert letters(site) == Counter(3 * people(100))
+    assert arrived(server) == letters(site)
+    for runners in first, second:
+        assert '"event":"commands done"' in runners.log.read_text()
