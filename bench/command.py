@@ -15,18 +15,18 @@ from bench.command_figures import Results, tables
 from bench.command_parts import Part, flood, latency, queue, statements
 from bench.command_run import QUICK, Plan
 from bench.command_sites import CONFIGURATION as OURS_IS
-from bench.command_sites import MAILMAN
 from bench.mailman_post import CONFIGURATION as MAILMAN_IS
+from bench.mailman_post import NAME as MAILMAN
 from bench.measure import Tell
 from bench.program import Bench, main, run_parts
 from bench.servers import workplace
 from bench.tables import Table
 
-PARTS: dict[str, Callable[[Part], object]] = {
-    "queue": queue,
-    "latency": latency,
-    "statements": statements,
-    "flood": flood,
+PARTS: dict[str, Callable[[Results, Part], Results]] = {
+    "queue": lambda r, part: replace(r, queue=queue(part)),
+    "latency": lambda r, part: replace(r, latency=latency(part)),
+    "statements": lambda r, part: replace(r, statements=statements(part)),
+    "flood": lambda r, part: replace(r, flood=flood(part)),
 }
 
 
@@ -39,9 +39,8 @@ def measured(options: argparse.Namespace, out: Path, tell: Tell) -> tuple[Result
     def step(name: str) -> Callable[[Results, Path], Results]:
         def run(results: Results, place: Path) -> Results:
             part = Part(plan, place, out, tell)
-            found = {name: PARTS[name](part)}
-            skipped = list(dict.fromkeys(results.skipped + part.skipped))
-            return replace(results, skipped=skipped, **found)
+            results = PARTS[name](results, part)
+            return replace(results, skipped=[*{*results.skipped, *part.skipped}])
 
         return run
 

@@ -117,6 +117,7 @@ def queue_table(measured: Sequence[Queue], peer: str) -> Table:
             (
                 each.kind,
                 each.name,
+                f"{each.entries:,}",
                 ratio_cell(ratio(each.rate.median, other.rate.median) if other else None, 1),
                 *summary_cells(each.rate),
                 ratio_cell(ratio(each.letters.median, other.letters.median) if other else None, 1),
@@ -124,10 +125,11 @@ def queue_table(measured: Sequence[Queue], peer: str) -> Table:
             )
         )
     return Table(
-        f"A queue of {measured[0].entries:,} commands, worked off",
+        "A queue of commands, worked off",
         (
             "command",
             "server",
+            "entries",
             f"times {peer}",
             "commands/s",
             "least",
@@ -141,7 +143,8 @@ def queue_table(measured: Sequence[Queue], peer: str) -> Table:
         (
             "From the moment at which the runner of commands may begin, with all of them in its "
             "queue, until nothing is in it; letters: until smtp-sink has the last answer. join: "
-            "each is asked to confirm; confirm: each joins, and is welcomed.",
+            "each is asked to confirm; confirm: each joins, and is welcomed. "
+            f"{peer} gets fewer joins, since it takes the longer for each the more there are.",
         ),
     )
 
@@ -258,7 +261,8 @@ def flood_table(measured: Sequence[Flood], peer: str) -> Table:
         (
             "Each from another address and another network. The door: 4,000-octet messages/s over "
             "10 sessions to an address whose queue is not served, while the flood is worked off. "
-            f"{peer} has no limits: one letter to each.",
+            f"{peer} has no limits: one letter to each; it gets fewer, since it takes the longer for "
+            "each the more there are.",
             *(_ledger(each) for each in measured if not each.ledger.balanced),
         ),
     )

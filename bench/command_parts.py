@@ -26,11 +26,13 @@ from bench.command_run import (
     put_in,
     work_off,
 )
-from bench.command_sites import MAILMAN, OURS, UNLIMITED, Contender, Lists, ours, peer
+from bench.command_sites import UNLIMITED, Contender, Lists, ours, peer
 from bench.figures import Ledger, summarise
 from bench.load import Load, LoadError, Run, calibrate, send
+from bench.mailman_post import NAME as MAILMAN
 from bench.measure import Tell
 from bench.post_figures import Statements
+from bench.post_ours import NAME as OURS
 from bench.post_ours import Site, Trace
 from bench.post_run import exactly, lists
 from bench.post_sink import Sink, sink
@@ -94,28 +96,32 @@ def queue(part: Part) -> list[Queue]:
         into = stack.enter_context(sink(part.place / "sink", keep=True))
         contenders = part.both(stack, into, EMPTY, EMPTY)
         for number, name, by in part.rounds(contenders):
-            entries = WARM if number < 0 else plan.entries
             letters: list[bytes] = []
             for kind in KINDS:
+                entries = WARM if number < 0 else _entries(plan, name, kind)
                 rates = _answered(by, into, _mails(kind, f"{kind}{number}", entries, letters))
                 letters = into.take()
                 if number >= 0:
                     runs.setdefault((kind, name), []).append(rates)
                 part.told(number, f"{name}, {kind}: {rates[0]:,.1f}/s, letters {rates[1]:,.1f}/s")
-        joined = WARM + plan.rounds * plan.entries
         for name, by in contenders.items():
+            joined = WARM + plan.rounds * _entries(plan, name, "join")
             if (found := by.members(address(ANT))) != joined:
                 raise LoadError(f"{name}: {found:,} joined instead of {joined:,}")
     return [
         Queue(
             name,
             kind,
-            plan.entries,
+            _entries(plan, name, kind),
             summarise([rate for rate, _ in found]),
             summarise([rate for _, rate in found]),
         )
         for (kind, name), found in runs.items()
     ]
+
+
+def _entries(plan: Plan, name: str, kind: str) -> int:
+    return plan.peer_joins if name == MAILMAN and kind != "help" else plan.entries
 
 
 def _mails(kind: str, prefix: str, number: int, letters: Sequence[bytes]) -> list[Mail]:
@@ -173,8 +179,9 @@ def statements(part: Part) -> Growth:
         counted = _counted(part, into)
         contenders = part.both(stack, into, lists(plan.members), lists(plan.peer))
         for number, name, by in part.rounds(contenders):
-            for members in plan.members if name == OURS else plan.peer:
-                mails = joins(f"list-{members}", f"{number}", WARM if number < 0 else plan.joins)
+            row, sizes = (plan.row, plan.members) if name == OURS else (plan.peer_row, plan.peer)
+            for members in sizes:
+                mails = joins(f"list-{members}", f"{number}", row)
                 worked = work_off(by, into, mails)
                 into.wait(len(mails), LIMIT)
                 each = worked.seconds / worked.entries

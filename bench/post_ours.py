@@ -80,7 +80,8 @@ class Site(Postroom):
 
     def members(self, address: str) -> int:
         """How many members a list has."""
-        return len(self._command("member", "ls", address).splitlines())
+        found = self._command("member", "ls", address, "--role", "member", "--json")
+        return len(json.loads(found))
 
     def depths(self) -> dict[str, int]:
         """How many entries wait in each queue."""

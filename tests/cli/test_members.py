@@ -303,8 +303,14 @@ def test_members_and_those_who_are_named_twice_are_not_invited(run: Run, store: 
     assert said == "invited 0 people to ants@example.com (1 is a member already)\n"
 
 
-def test_who_was_invited_or_asked_can_be_invited_again(run: Run, store: Store) -> None:
+def test_who_was_invited_a_while_ago_can_be_invited_again(
+    run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run("member", "invite", ANTS, "ann@example.org")
+    said = run("member", "invite", ANTS, "Ann@example.org").stdout
+    assert said == f"invited 0 people to {ANTS} (1 asked a short while ago)\n"
+    assert len(notices(store)) == 1
+    monkeypatch.setenv("POSTROOM_COMMANDS__AGAIN", "0")
     run("member", "invite", ANTS, "Ann@example.org")
     assert len(notices(store)) == 2
     assert len(json.loads(run("pending", "ls", "--json").stdout)) == 1

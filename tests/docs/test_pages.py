@@ -4,7 +4,7 @@ import ast
 import re
 import runpy
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,10 +13,7 @@ import pytest
 
 from postroom.base.settings import Settings
 from postroom.lists.settings import ListSettings
-from postroom.notices import letters
-from postroom.notices.render import NAMES, Templates, Text, Value
 from postroom.posting.rules import CHAIN
-from tests.notices.house import ANTS, HEADER, NOW, POST, house, log
 
 ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src" / "postroom"
@@ -97,47 +94,6 @@ def test_the_page_on_lists_has_the_rules_in_their_order() -> None:
     page = (ROOT / "docs" / "lists.md").read_text()
     section = page.partition("## What becomes of a post")[2].partition("\n## ")[0]
     assert re.findall(r"^\| `([\w-]+)` \|", section, re.M) == [name for name, _ in CHAIN]
-
-
-class _Listening(Templates):
-    """Remembers what templates are given."""
-
-    def __init__(self) -> None:
-        super().__init__("", log()[0])
-        self.given: dict[str, Mapping[str, Value]] = {}
-
-    def write(self, name: str, values: Mapping[str, Value], list_id: str = "") -> Text:
-        self.given[name] = values
-        return super().write(name, values, list_id)
-
-
-def test_the_page_on_lists_documents_every_variable_of_every_template() -> None:
-    listening = _Listening()
-    ours = house()._replace(templates=listening)
-    letters.rejected(ours, ANTS, POST, HEADER, "Why.", NOW)
-    letters.held_author(ours, ANTS, POST, NOW)
-    letters.held_owner(ours, ANTS, POST, ["Dear ants,"], ["carla@example.net"], 4.0, NOW)
-    letters.held_summary(ours, ANTS, [POST], 1, NOW, ["carla@example.net"], NOW)
-    letters.undeliverable(ours, letters.Failed("a@example.org", HEADER, "550 No"), ANTS, NOW)
-    assert set(listening.given) == set(NAMES)
-
-    page = (ROOT / "docs" / "lists.md").read_text()
-    section = page.partition("## Notices")[2].partition("\n## ")[0]
-    assert set(re.findall(r"^\| `(\w+)` \|", section.partition("| variable")[0], re.M)) == set(
-        NAMES
-    )
-    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", section.partition("| variable")[2], re.M)
-    said = {
-        (template, variable)
-        for variable, where in rows
-        for template in (NAMES if where == "all" else re.findall(r"`(\w+)`", where))
-    }
-    given = {(name, each) for name, values in listening.given.items() for each in values}
-    assert said == given
-    posts = listening.given["held_summary"]["posts"]
-    assert isinstance(posts, list)
-    (row,) = (line for line in section.splitlines() if line.startswith("| `posts` |"))
-    assert all(f"`{name}`" in row for name in posts[0])
 
 
 # D21: a setting that nobody reads does nothing, and its owner believes it does.

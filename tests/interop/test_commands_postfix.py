@@ -193,7 +193,9 @@ def test_owners_decide_by_reply_on_a_held_post(office: Office) -> None:
     hand_in(office.server, [gnats], raw, fay.address)
     asked = olga.read()
     assert goes_to(asked) == f"gnats-confirm+{token_of(asked)}@{LISTS}"
-    olga.answer(asked, "accept", to=goes_to(asked).replace(token_of(asked), token_of(asked).upper()))
+    olga.answer(
+        asked, "accept", to=goes_to(asked).replace(token_of(asked), token_of(asked).upper())
+    )
     assert gus.read()["Message-ID"].encode() == message_id(raw)
     assert fay.address in text_of(olga.read())
 

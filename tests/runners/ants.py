@@ -9,8 +9,8 @@ from postroom.base.settings import LogSettings
 from postroom.lists.preferences import set_preferences
 from postroom.lists.registry import find_list
 from postroom.lists.roster import Role, add_members, person
-from postroom.notices.letters import House
 from postroom.notices.render import Templates
+from postroom.notices.sheet import House
 from postroom.posting.dns import Resolver
 from postroom.runners.incoming import Incoming, Site
 from postroom.spool.ids import IdMaker

@@ -33,7 +33,7 @@ from postroom.lists.preferences import preferences
 from postroom.lists.registry import find_list, list_of_key
 from postroom.lists.roster import same_address
 from postroom.notices.language import ENGLISH
-from postroom.notices.letters import House
+from postroom.notices.sheet import House
 from postroom.reading.post import read
 from postroom.spool import held as spool
 from postroom.spool import ids

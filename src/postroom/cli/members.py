@@ -115,7 +115,8 @@ def invite(options: Options, list_address: str, addresses: Sequence[str]) -> Non
     """Ask people whether they want to join: all of them or, if one is refused, none.
 
     "-" reads standard input, ADDRESS or NAME <ADDRESS> a line. Each is sent a mail, and is a
-    member as soon as they answer it. Members are not asked.
+    member as soon as they answer it. Members are not asked, nor who was asked a short while ago
+    (commands.again).
     """
     named: dict[str, tuple[roster.Person, str]] = {}
     for text, where in given_words(addresses):
@@ -136,11 +137,14 @@ def invite(options: Options, list_address: str, addresses: Sequence[str]) -> Non
             except (registry.ListError, Gone) as error:
                 raise Failed(f"{where}{error}; nobody was invited") from error
         hand_on(connection, IdMaker(), handed)
-    invited = len(named) - len(there)
+    invited = len(handed)
+    lately = len(named) - len(there) - invited
     people = "1 person" if invited == 1 else f"{invited} people"
     verb = "is a member" if len(there) == 1 else "are members"
-    already = f" ({len(there)} {verb} already)" if there else ""
-    click.echo(safe(f"invited {people} to {listing.of.posting_address}{already}"))
+    others = [f"{len(there)} {verb} already"] if there else []
+    others += [f"{lately} asked a short while ago"] if lately else []
+    beside = f" ({', '.join(others)})" if others else ""
+    click.echo(safe(f"invited {people} to {listing.of.posting_address}{beside}"))
 
 
 @members.command("ls", epilog=example("postroom member ls mylist@example.com --role owner"))

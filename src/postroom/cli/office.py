@@ -12,8 +12,8 @@ from postroom.commands.office import Office
 from postroom.commands.values import Listing
 from postroom.lists.preferences import preferences
 from postroom.lists.registry import MailingList
-from postroom.notices.letters import House
 from postroom.notices.render import Templates
+from postroom.notices.sheet import House
 from postroom.spool.ids import IdMaker
 
 

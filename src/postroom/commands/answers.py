@@ -16,7 +16,7 @@ from postroom.commands.values import Listing, Result
 from postroom.lists.roster import Member, members
 from postroom.lists.subscription import Policy
 from postroom.notices.language import Sentence, sentence
-from postroom.notices.letters import owner_address
+from postroom.notices.sheet import owner_address
 
 MOST_MEMBERS: Final = 1000  # that one mail shows
 _RUN: Final = ("owner", "moderator")

@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 from sqlalchemy import Connection
 
 from postroom.lists.registry import MailingList
-from postroom.notices.language import say, sentence
-from postroom.notices.letters import House
+from postroom.notices.language import Sentence, say, sentence
+from postroom.notices.sheet import House
 from postroom.notices.telling import tell_rejected
 from postroom.reading.post import read
 from postroom.spool import held, steps
@@ -21,6 +21,11 @@ from postroom.spool.ids import show
 
 Verb = Literal["accept", "reject", "discard"]
 DONE: dict[Verb, str] = {"accept": "accepted", "reject": "rejected", "discard": "discarded"}
+SAID: dict[Verb, Sentence] = {
+    "accept": sentence("The post of {author} is accepted."),
+    "reject": sentence("The post of {author} is rejected."),
+    "discard": sentence("The post of {author} is discarded."),
+}
 REFUSED = sentence("A moderator of the list decided so.")
 
 

@@ -39,7 +39,7 @@ from postroom.lists.subscription import Action, Event, State, after, policy_for
 from postroom.notices import requests
 from postroom.notices.courtesy import endpoints_among
 from postroom.notices.language import sentence
-from postroom.notices.letters import House, owner_address
+from postroom.notices.sheet import House, owner_address
 from postroom.notices.telling import tell_request
 from postroom.spool.handing import Handed
 

@@ -145,11 +145,8 @@ def _answer(
     decided = moderation.decide(
         connection, office.house, of, number, verb, reason, by, language, now
     )
-    said = sentence(
-        "The post of {author} is {done}.",
-        author=decided.post.author or decided.post.sender or "<>",
-        done=moderation.DONE[verb],
-    )
+    author = decided.post.author or decided.post.sender or "<>"
+    said = moderation.SAID[verb]._replace(values={"author": author})
     return Result(said, handed=(decided.notice,) if decided.notice else ())
 
 

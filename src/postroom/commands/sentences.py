@@ -10,7 +10,7 @@ from postroom.commands.values import Listing, Result
 from postroom.lists.pending import Request
 from postroom.lists.subscription import Action, Policy, State
 from postroom.notices.language import Sentence, sentence
-from postroom.notices.letters import owner_address
+from postroom.notices.sheet import owner_address
 
 NOT_VALID: Final = sentence(
     "This token is not valid: it was used already, it has expired, or it is of another list. "

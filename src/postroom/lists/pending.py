@@ -186,13 +186,18 @@ def end(connection: Connection, request: Request) -> None:
 
 
 def waiting(
-    connection: Connection, list_key: int | None = None, limit: int = MOST
+    connection: Connection,
+    list_key: int | None = None,
+    limit: int = MOST,
+    state: State | None = None,
 ) -> Iterator[tuple[Request, str]]:
-    """The requests of a list, or of all, that have not expired, oldest first, each with the
-    list's posting address; read as they are asked for."""
+    """The requests of a list, or of all, that have not expired and are in a state, or in any,
+    oldest first, each with the list's posting address; read as they are asked for."""
     found = _with_list(mailing_list.c.posting_address).where(pending.c.expires_at > time.time())
     if list_key is not None:
         found = found.where(pending.c.list == list_key)
+    if state is not None:
+        found = found.where(pending.c.state == state)
     found = found.order_by(pending.c.created_at, pending.c.id).limit(limit)
     for row in connection.execute(found.execution_options(yield_per=100)):
         if request := _readable(row):

@@ -20,6 +20,7 @@ from postroom.notices.sheet import (
     HEADER,
     LISTED,
     NO_SUBJECT,
+    House,
     Sheet,
     answer_to,
     failures_to,
@@ -27,11 +28,10 @@ from postroom.notices.sheet import (
     in_hours,
     in_utc,
     is_nobody,
+    owner_address,
     sub_address,
     to_staff,
 )
-from postroom.notices.sheet import House as House
-from postroom.notices.sheet import owner_address as owner_address
 from postroom.spool.handing import Handed, Letter
 from postroom.spool.held import Held
 from postroom.spool.ids import show

@@ -148,10 +148,7 @@ def _request_summary(
     connection: Connection, house: House, due: Due, people: Sequence[str], now: float
 ) -> Handed:
     of, language = due.list, due.notices.language
-    first: list[Request] = []
-    for each, _ in waiting(connection, of.key):  # read to its end, which closes its cursor
-        if each.state is State.MODERATE and len(first) < LISTED:
-            first.append(each)
+    first = [each for each, _ in waiting(connection, of.key, LISTED, State.MODERATE)]
     return requests.request_summary(house, of, first, due.waiting, due.since, people, language, now)
 
 

@@ -18,8 +18,9 @@ from postroom.base.settings import DEFAULT_OWNER
 from postroom.lists.registry import MailingList, list_of_key
 from postroom.mail.address import fold
 from postroom.mail.message import message_id
-from postroom.notices.letters import House, Stopped
+from postroom.notices.letters import Stopped
 from postroom.notices.requests import acknowledged
+from postroom.notices.sheet import House
 from postroom.notices.telling import pass_to_owners, tell_held, tell_rejected
 from postroom.posting.cook import cook
 from postroom.posting.decision import Decision, ListFacts, SenderFacts

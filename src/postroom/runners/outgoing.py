@@ -16,7 +16,8 @@ from postroom.delivery.ledger import Told
 from postroom.lists.keys import site_secret, unsubscribe_token
 from postroom.lists.registry import list_of_key
 from postroom.mail.address import ascii_name
-from postroom.notices.letters import Failed, House, undeliverable
+from postroom.notices.letters import Failed, undeliverable
+from postroom.notices.sheet import House
 from postroom.posting.own import endpoint, mailto
 from postroom.posting.personal import Personal
 from postroom.spool.handing import Handed

@@ -18,7 +18,7 @@ from postroom.base.observe import Log
 from postroom.delivery import care
 from postroom.lists import audit, limits, pending
 from postroom.notices import courtesy
-from postroom.notices.letters import House
+from postroom.notices.sheet import House
 from postroom.notices.telling import summaries
 from postroom.spool.handing import hand_on
 from postroom.spool.ids import IdMaker

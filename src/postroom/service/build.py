@@ -16,8 +16,8 @@ from postroom.delivery.courier import Courier, Terms
 from postroom.delivery.destinations import Destinations, Limit
 from postroom.delivery.policy import DAY, limits_of
 from postroom.delivery.pool import pool_of
-from postroom.notices.letters import House
 from postroom.notices.render import Templates
+from postroom.notices.sheet import House
 from postroom.posting.dns import Resolver
 from postroom.runners import incoming
 from postroom.runners.base import Worker

@@ -129,8 +129,8 @@ member = Table(
     Column("moderation", Text),  # an action; NULL: as the list says
     Column("own_posts", SmallInteger, nullable=False, server_default="1"),
     Column("duplicates", SmallInteger, nullable=False, server_default="1"),
-    Column("ack", SmallInteger, nullable=False, server_default="0"),
     Column("joined_at", Double, nullable=False),
+    Column("ack", SmallInteger, nullable=False, server_default="0"),
     UniqueConstraint("list", "role", "address"),
     Index(None, "address"),
 )

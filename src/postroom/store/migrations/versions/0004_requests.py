@@ -32,8 +32,8 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name="pk_pending"),
         sa.ForeignKeyConstraint(["list"], ["mailing_list.id"], name="fk_pending_list"),
-        sa.UniqueConstraint("token", name="uq_pending_token"),
         sa.UniqueConstraint("list", "action", "folded", name="uq_pending_list_action_folded"),
+        sa.UniqueConstraint("token", name="uq_pending_token"),
     )
     op.create_index("ix_pending_expires_at", "pending", ["expires_at"])
     op.create_table(
