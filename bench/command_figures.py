@@ -208,7 +208,7 @@ def statements_table(rows: Sequence[Statements]) -> Table:
                 f"{row.members:,}",
                 f"{row.total:,}",
                 f"{row.shapes.get('COMMIT', 0):,}",
-                verdict("", same).strip() if row is rows[-1] else "",
+                ("yes" if same else "NO") if row is rows[-1] else "",
             )
             for row in rows
         ),
@@ -261,8 +261,8 @@ def flood_table(measured: Sequence[Flood], peer: str) -> Table:
         (
             "Each from another address and another network. The door: 4,000-octet messages/s over "
             "10 sessions to an address whose queue is not served, while the flood is worked off. "
-            f"{peer} has no limits: one letter to each; it gets fewer, since it takes the longer for "
-            "each the more there are.",
+            f"{peer} has no limits: one letter to each; it gets fewer, since it takes the longer "
+            "for each the more there are.",
             *(_ledger(each) for each in measured if not each.ledger.balanced),
         ),
     )

@@ -91,10 +91,10 @@ def sink(directory: Path, keep: bool = False) -> Iterator[Sink]:
     port, log = process.free_port(), directory / "smtp-sink.log"
     user = ["-u", NOBODY] if os.geteuid() == 0 else []
     kept = directory / "kept" if keep else None
-    dump: list[str | Path] = []
+    dump: list[str] = []
     if kept:
         kept.mkdir()
-        dump = ["-d", kept / "m"]
+        dump = ["-d", f"{kept.name}/m"]  # it may not get through what is above
         if user:
             shutil.chown(kept, NOBODY)
     command: list[str | Path] = [path, *user, *dump, f"127.0.0.1:{port}", BACKLOG]

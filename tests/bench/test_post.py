@@ -14,7 +14,6 @@ import pytest
 
 from bench.figures import Ledger, Summary, summarise
 from bench.load import LoadError
-from bench.post import arguments
 from bench.post_figures import (
     Beside,
     Memory,
@@ -23,7 +22,6 @@ from bench.post_figures import (
     Statements,
     beside_table,
     grown,
-    markdown,
     memory_table,
     posts_table,
     sizes_table,
@@ -117,6 +115,21 @@ def test_recipients_that_do_not_come_are_an_error(tmp_path: Path) -> None:
         Sink(1, 1, counts).wait(1000, 0.0)
 
 
+def test_what_was_kept_is_taken_out_once(tmp_path: Path) -> None:
+    need("postfix")
+    need("cc")
+    with sink(tmp_path / "sink", keep=True) as keeping:
+        talk(keeping, transaction("bo@example.net"), 4)
+        [message] = keeping.take()
+        assert b"\nX-Rcpt-Args: <bo@example.net>\n" in message
+        assert keeping.take() == []
+
+
+def test_a_sink_keeps_nothing_by_itself(counted: Sink) -> None:
+    talk(counted, transaction("bo@example.net"), 4)
+    assert counted.take() == []
+
+
 def test_a_recipient_too_many_or_too_few_is_an_error() -> None:
     exactly(Arrived(100, 1, 1.0, 2.0), 100)
     for number in (99, 101):
@@ -175,7 +188,7 @@ def test_a_post_that_waits_for_a_moderator_is_an_error(counted: Sink, tmp_path: 
     ours.create(lists([2]))
     with ours.serve() as server:
         hand_over(server.port, address(2), "stranger@example.org")
-        with pytest.raises(LoadError, match=r"posts went astray.*held"):
+        with pytest.raises(LoadError, match=r"messages went astray.*held"):
             ours.settle()
 
 
@@ -332,20 +345,3 @@ def test_only_parts_that_were_measured_have_a_table() -> None:
         beside(1.0, 1.0),
     )
     assert len(tables(everything, OURS, PEER)) == 5
-
-
-def test_a_table_becomes_markdown() -> None:
-    assert markdown(Table("T", ("a", "b"), (("1|2", ""),), ("note",))) == (
-        "### T\n\n| a | b |\n| --- | --- |\n| 1\\|2 |  |\n\nnote\n"
-    )
-
-
-# Command line
-
-
-@pytest.mark.parametrize("words", [["--rounds", "0"], ["--only", "door"]])
-def test_wrong_options_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as refused:
-        arguments(words)
-    assert refused.value.code == 2
-    assert words[0] in capsys.readouterr().err

@@ -5,6 +5,7 @@ by what the database handed on, so that one which was delivered twice counts onc
 when nothing is left to do, and nothing was put aside then. Waits have a deadline.
 """
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import count
@@ -122,9 +123,8 @@ def each(what: str, people: Iterable[str]) -> Counter[tuple[str, str]]:
 def letters(site: Site) -> Counter[str]:
     """How many letters were handed on to whom."""
     row = schema.delivery.c
-    each = select(row.email, func.count()).group_by(row.email)
     with site.store.read() as connection:
-        return Counter({email: number for email, number in connection.execute(each)})
+        return Counter(connection.scalars(select(row.email)))
 
 
 def arrived(server: MailServer) -> Counter[str]:
@@ -141,5 +141,7 @@ def arrived(server: MailServer) -> Counter[str]:
 
 def make_all_due(site: Site) -> None:
     """The time to wait is over for what failed once."""
+    row = schema.entry.c
+    later = row.lease.is_(None) & (row.available_at > time.time())
     with site.store.begin() as connection:
-        connection.execute(update(schema.entry).values(available_at=0.0))
+        connection.execute(update(schema.entry).where(later).values(available_at=0.0))

@@ -26,7 +26,7 @@ from tests.interop.test_delivery_postfix import BothWays
 from tests.peers import need
 
 USERS = ("ann", "bob", "carol", "dora", "eve", "fay", "gus", "hal", "olga", "root", "swan")
-LONG = "a-list-whose-name-is-so-long-that-no-token-fits"  # beside "-confirm+" in 64 octets
+LONG = "a-list-whose-name-is-so-long-that-no-token-fits-or-anything-else"  # 64 octets
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ def lines(message: str, most: int = 200) -> tuple[str, ...]:
 
 
 PLAIN, HTML = part("text/plain", "plain"), part("text/html", "<p>html</p>")
+NOT_TEXT = list(text.UNREADABLE)
 ATTACHED = part("text/plain", "attached", "Content-Disposition: attachment; filename=x.txt")
 
 
@@ -44,18 +45,21 @@ ATTACHED = part("text/plain", "attached", "Content-Disposition: attachment; file
         (multipart("mixed", PLAIN, part("text/plain", "second")), ["plain"]),
         (multipart("mixed", part("image/png", "PNG"), PLAIN), ["plain"]),
         (multipart("mixed", part("message/rfc822", PLAIN), HTML), ["html"]),
-        (multipart("mixed", part("message/rfc822", multipart("x", PLAIN, boundary="two"))), []),
+        (
+            multipart("mixed", part("message/rfc822", multipart("x", PLAIN, boundary="two"))),
+            NOT_TEXT,
+        ),
         (multipart("mixed", multipart("related", HTML, boundary="two"), PLAIN), ["plain"]),
         (multipart("mixed", multipart("alternative", HTML, PLAIN, boundary="two")), ["plain"]),
         (multipart("mixed", multipart("related", HTML, boundary="two"), ATTACHED), ["html"]),
-        (part("multipart/mixed", PLAIN), []),
-        (part("multipart/mixed; boundary=x", f"--y\r\n{PLAIN}"), []),
+        (part("multipart/mixed", PLAIN), NOT_TEXT),
+        (part("multipart/mixed; boundary=x", f"--y\r\n{PLAIN}"), NOT_TEXT),
         (part("multipart/mixed; boundary=x", f"--x\r\n{PLAIN}"), ["plain"]),
         (part("multipart/mixed; boundary=x", "--x"), []),
         (multipart("mixed", HTML) + "below", ["html"]),
-        (multipart("mixed") + PLAIN, []),
-        (part("image/png", "PNG"), []),
-        (part("no type at all", "text"), []),
+        (multipart("mixed") + PLAIN, NOT_TEXT),
+        (part("image/png", "PNG"), NOT_TEXT),
+        (part("no type at all", "text"), NOT_TEXT),
         ("", []),
     ],
 )
@@ -111,7 +115,7 @@ def test_only_so_much_is_read() -> None:
     assert lines("\r\na\r\nb\r\nc", most=2) == ("a", "b")
     assert lines("\r\n" + "a" * 2000) == ("a" * text.LONGEST,)
     assert lines("\r\n" + "\r\n" * text.BODY + "a") == ()
-    assert own_lines(b"X: " + b"x" * text.HEADER + b"\r\n\r\nhello") == ()
+    assert own_lines(b"X: " + b"x" * text.HEADER + b"\r\n\r\nhello") == text.UNREADABLE
 
 
 def test_of_parts_within_parts_so_many_are_followed() -> None:
@@ -122,7 +126,7 @@ def test_of_parts_within_parts_so_many_are_followed() -> None:
         return message
 
     assert lines(nested(text.DEPTH - 1)) == ("plain",)
-    assert lines(nested(text.DEPTH)) == ()
+    assert lines(nested(text.DEPTH)) == text.UNREADABLE
 
 
 def split(message: str) -> list[str]:
@@ -358,3 +362,22 @@ def test_d25_ten_megabytes_are_read_to_a_bound() -> None:
     )
     assert own_lines(body.encode()) == ()
     assert own_lines(part("text/html", "<p>a" * 2_500_000).encode()) == ("a",) * 200
+
+
+@pytest.mark.parametrize(
+    ("lines", "own"),
+    [
+        (("Ann Lee",), ()),
+        (("yes", "", "Best regards,", "Ann", "An Ant Inc."), ("yes",)),
+        (("Viele Grüße", "ann lee"), ()),
+        (("Thanks!",), ()),
+        (("Who is Ann?",), ("Who is Ann?",)),
+        (("yes", "Bo"), ("yes", "Bo")),
+    ],
+)
+def test_a_signature_is_known_by_the_name(lines: tuple[str, ...], own: tuple[str, ...]) -> None:
+    assert text.without_name(lines, "Ann Lee") == own
+
+
+def test_without_a_name_only_greetings_are_left_out() -> None:
+    assert text.without_name(("", "yes", "Regards"), "") == ("", "yes")

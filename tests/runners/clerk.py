@@ -5,8 +5,10 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 from itertools import count
 
+from sqlalchemy import Connection
+
 from postroom.base.settings import Commands
-from postroom.commands.office import Office
+from postroom.commands.desk import Office
 from postroom.lists.audit import Entry, changes_of
 from postroom.lists.pending import Request, waiting
 from postroom.lists.registry import find_list
@@ -82,6 +84,10 @@ class Clerk(Ants):
             found.append(letter)
             self._read = max(self._read, row.id)
         return found
+
+    def key_of(self, connection: Connection) -> int:
+        """The row of the list."""
+        return find_list(connection, LIST).key
 
     def members(self) -> list[str]:
         """Who reads the list."""

@@ -37,7 +37,7 @@ def test_who_declines_does_not_join(clerk: Clerk, text: str) -> None:
 def test_an_answer_that_is_not_clear_does_nothing(clerk: Clerk) -> None:
     [letter] = clerk.command("ant-join")
     [asked] = clerk.command(f"ant-confirm+{letter.token}", mail("I did not ask for this."))
-    assert '"confirm" or "cancel"' in " ".join(asked.text.split())
+    assert '"yes" or "no"' in " ".join(asked.text.split())
     assert clerk.members() == []
     clerk.command(f"ant-confirm+{letter.token}", mail("ok, subscribe"))
     assert clerk.members() == [ANNE]
@@ -189,15 +189,6 @@ def test_the_null_sender_is_neither_obeyed_nor_answered(clerk: Clerk) -> None:
     [letter] = clerk.command("ant-join")
     assert clerk.command(f"ant-confirm+{letter.token}", mail(), "") == []
     assert clerk.members() == []
-
-
-def test_ten_forged_joins_write_no_more_than_the_configured_few(clerk: Clerk) -> None:
-    clerk.limited(per_list=3)
-    written = [
-        clerk.command("ant-join", mail(author=f"v{n}@example.org"), f"v{n}@example.org")
-        for n in range(10)
-    ]
-    assert [len(each) for each in written] == [1] * 3 + [0] * 7
 
 
 def test_a_held_post_is_decided_by_reply(clerk: Clerk) -> None:

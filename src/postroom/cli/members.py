@@ -19,6 +19,7 @@ from postroom.cli.given import given_words, pairs, progress
 from postroom.cli.office import listing_of, office_of
 from postroom.cli.output import json_option, print_array, print_table, utc
 from postroom.cli.people import note, who
+from postroom.commands import office
 from postroom.lists import keys, registry, roster
 from postroom.lists.pending import Gone
 from postroom.lists.roster import Changes, Mode, Role
@@ -124,16 +125,17 @@ def invite(options: Options, list_address: str, addresses: Sequence[str]) -> Non
         named.setdefault(roster.same_address(email), ((email, name), where))
     if len(named) > MOST_INVITED:
         raise Failed(f"{len(named)} are too many at once: invite at most {MOST_INVITED}")
-    office, by, now = office_of(options.settings()), who(), time.time()
+    at_office, by = office_of(options.settings()), who()
     handed: list[Handed] = []
     with opened(options) as store, store.begin() as connection:
         listing = listing_of(connection, registry.find_list(connection, list_address))
+        desk = at_office.at(connection, listing, time.time())
         there = set(_in_role(connection, listing.of.key, named, "member"))
         for folded, ((email, name), where) in named.items():
             if folded in there:
                 continue
             try:
-                handed += office.invite(connection, listing, email, name, by, now).handed
+                handed += office.invite(desk, email, name, by).handed
             except (registry.ListError, Gone) as error:
                 raise Failed(f"{where}{error}; nobody was invited") from error
         hand_on(connection, IdMaker(), handed)

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from postroom.base.observe import Log
 from postroom.base.settings import Settings
-from postroom.commands.office import Office
+from postroom.commands.desk import Office
 from postroom.commands.values import Listing
 from postroom.lists.preferences import preferences
 from postroom.lists.registry import MailingList

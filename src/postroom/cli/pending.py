@@ -28,6 +28,7 @@ from postroom.cli.output import (
 )
 from postroom.cli.people import who
 from postroom.cli.queues import ALL, SHOWN, entry_id
+from postroom.commands import office
 from postroom.lists import pending as requests
 from postroom.lists.pending import Gone, Request
 from postroom.lists.registry import ListError, MailingList, find_list, list_of_key
@@ -163,7 +164,8 @@ def discard(options: Options, numbers: Sequence[int]) -> None:
 
 def _decide(options: Options, numbers: Sequence[int], event: Event, reason: str = "") -> None:
     """Decide on all that were named, and say what came of each."""
-    office, by, new_id, now = office_of(options.settings()), who(), ids.IdMaker(), time.time()
+    at_office, by, new_id = office_of(options.settings()), who(), ids.IdMaker()
+    now = time.time()
     lines = []
     with opened(options) as store, store.begin() as connection:
         for number in sorted(set(numbers)):  # in one order, whoever else decides
@@ -171,7 +173,8 @@ def _decide(options: Options, numbers: Sequence[int], event: Event, reason: str 
                 request = requests.find(connection, number)
                 listing = listing_of(connection, _list_of(connection, request))
                 _refuse(request, event, listing.of.posting_address, now)
-                result = office.decide(connection, listing, request, event, by, reason, now)
+                desk = at_office.at(connection, listing, now)
+                result = office.decide(desk, request, event, by, reason)
             except (ListError, Gone) as error:
                 raise Failed(f"{ids.show(number)}: {error}; nothing was decided") from error
             hand_on(connection, new_id, result.handed)

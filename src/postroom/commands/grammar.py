@@ -28,10 +28,11 @@ from postroom.commands.words import (
 )
 from postroom.notices.language import Sentence, sentence
 
-Verb = Literal["", "yes", "no", "accept", "reject", "discard", "join", "leave", "unclear"]
+Verb = Literal["yes", "no", "accept", "reject", "discard", "join", "leave", "unclear"]
 
 STRANGE: Final = 3  # lines in a row that are not understood: then it is prose
-SIGNATURE: Final = 6  # lines that may stand in a reply that says nothing
+BRIEF: Final = 6  # lines of a reply that says yes; one that is longer says something else, too
+FEW: Final = 4  # words after a yes
 _ANSWERS: Final[dict[str, Verb]] = {
     "confirm": "yes",
     "cancel": "no",
@@ -56,10 +57,9 @@ class Leave(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """To a letter that had this token. `verb` "" is a reply that says nothing, yes and no are of
-    those who were asked, as are join and leave, whose meaning depends on the question, and what is
-    unclear: prose with a "not" in it, or so much of it that a program may have written it. The
-    others are of the list's owners."""
+    """To a letter that had this token. Yes and no are of those who were asked, as are join and
+    leave, whose meaning depends on the question; the others are of the list's owners. Unclear is
+    what may be of either, or of a program."""
 
     token: str
     verb: Verb
@@ -298,7 +298,7 @@ def _answer_line(text: str) -> Line:
     """One line, as it may stand in a mail to -confirm: an answer, or a token alone."""
     text = clean(text)
     if token := token_of(text):
-        return Line(text, Answer(token, "", ""), None)
+        return Line(text, Answer(token, "yes", ""), None)
     line = read_line(text)
     verb = VERBS.get(verb_and_rest(text)[0], "")
     if verb in _ANSWERS or (line.command is None and line.complaint is None):
@@ -307,35 +307,43 @@ def _answer_line(text: str) -> Line:
 
 
 def _reply(detail: str, body: Sequence[str]) -> Line:
-    """A reply to a letter, whose token the address holds. The first lines may say more."""
+    """A reply to a letter, whose token the address holds: one that says nothing is a yes, and so
+    is one that begins with a yes and says little else. Consent is nothing to be guessed."""
     token = token_of(detail)
     if not token:
         return Line(shown(detail), None, _no_token(detail))
+    if not body:
+        return Line("", Answer(token, "yes", ""), None)
     for number, text in enumerate(body[:STRANGE]):
         verb, reason = _verdict(text, token)
         if verb == "reject":
             reason = " ".join((reason, *body[number + 1 :]))
+        if verb == "yes" and (len(body) > BRIEF or any(map(denies, body))):
+            break
         if verb:
             return Line(shown(text), Answer(token, verb, _reason(reason)), None)
-    prose = len(body) > SIGNATURE or any(map(denies, body[:STRANGE]))
-    return Line(shown(body[0]) if body else "", Answer(token, "unclear" if prose else "", ""), None)
+    return Line(shown(body[0]), Answer(token, "unclear", ""), None)
 
 
-def _verdict(text: str, token: str) -> tuple[Verb, str]:
-    """What a line of a reply says, by its first word, and what follows; "" if it says nothing,
+def _verdict(text: str, token: str) -> tuple[Verb | None, str]:
+    """What a line of a reply says, by its first word, and what follows; None if it says nothing,
     or says it to another token."""
     word, rest = verb_and_rest(text)
     first, _, more = rest.partition(" ")
     if other := token_of(first):
         if other != token:
-            return "", ""
+            return None, ""
         rest = more
     verb = VERBS.get(word, "")
     if verb in _DECISIONS:
         return _ANSWERS[verb], rest
+    if word in NO:
+        return "no", ""
+    if len(rest.split()) > FEW:
+        return None, ""
     if verb in ("join", "leave"):
         return cast(Verb, verb), ""
-    return ("yes" if word in YES else "no" if word in NO else ""), ""
+    return ("yes" if word in YES else None), ""
 
 
 def _bidden(subaddress: str, detail: str, texts: Sequence[str]) -> Line:

@@ -21,11 +21,6 @@ from postroom.spool.ids import show
 
 Verb = Literal["accept", "reject", "discard"]
 DONE: dict[Verb, str] = {"accept": "accepted", "reject": "rejected", "discard": "discarded"}
-SAID: dict[Verb, Sentence] = {
-    "accept": sentence("The post of {author} is accepted."),
-    "reject": sentence("The post of {author} is rejected."),
-    "discard": sentence("The post of {author} is discarded."),
-}
 REFUSED = sentence("A moderator of the list decided so.")
 
 
@@ -74,3 +69,13 @@ def decide(
     step = steps.Step(decided.post.message_id, now, of.posting_address, what, facts)
     steps.write(connection, house.new_id, [step])
     return decided
+
+
+def said(verb: Verb, post: Held) -> Sentence:
+    """What whoever decided is told."""
+    author = post.author or post.sender or "<>"
+    if verb == "accept":
+        return sentence("The post of {author} is accepted.", author=author)
+    if verb == "reject":
+        return sentence("The post of {author} is rejected.", author=author)
+    return sentence("The post of {author} is discarded.", author=author)

@@ -8,9 +8,8 @@ answer who may not be answered, or more of them than the site allows.
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection
-
-from postroom.commands import answers, moderation, sentences
+from postroom.commands import answers, moderation, office, sentences
+from postroom.commands.desk import Desk, mailbox
 from postroom.commands.grammar import (
     Answer,
     Command,
@@ -23,166 +22,155 @@ from postroom.commands.grammar import (
     Status,
     Who,
 )
-from postroom.commands.office import Office
-from postroom.commands.values import HOUR, Caller, Listing, Refused, Result
+from postroom.commands.values import DAY, HOUR, Caller, Refused, Result
 from postroom.commands.words import without_tokens
 from postroom.lists.keys import read_held_token, site_secret
 from postroom.lists.limits import Limit, take
 from postroom.lists.pending import Gone
 from postroom.lists.registry import ListError
-from postroom.lists.roster import Member, memberships, same_address
 from postroom.notices.language import Sentence, say, sentence
 from postroom.notices.requests import Row, reply
 from postroom.spool.handing import Handed
-from postroom.spool.held import find_held
 from postroom.spool.queue import QueueError
 
-# Lines of the mail that its answer quotes. Who is not on the list may not have sent it.
-QUOTED, QUOTED_TO_STRANGERS = 40, 5
+QUOTED: Final = 40  # lines of the mail that its answer quotes
 NOTHING: Final = sentence("There was no command in your mail.")
 
 
 class Errand(NamedTuple):
-    """A mail with commands: from whom, to which list; `answers` is its Message-ID."""
+    """A mail with commands: who wrote it, and what."""
 
-    listing: Listing
     caller: Caller
     script: Script
     subject: str
     lines: Sequence[str]
-    answers: str
 
 
 class Done(NamedTuple):
-    """What was done: what is to be handed on, and of each command what was said, in English."""
+    """What was done: what is to be handed on, of each command what was said, in English, and of
+    how many there was too much lately; the answer is one of them."""
 
     handed: list[Handed]
     said: list[str]
-    answered: bool
+    limited: int
 
 
-def perform(connection: Connection, office: Office, errand: Errand, now: float) -> Done:
+def perform(desk: Desk, errand: Errand) -> Done:
     """Do what a mail asks for."""
-    script, terms = errand.script, office.commands
-    results: list[tuple[str, Result]] = []
+    script, results = errand.script, list[tuple[str, Result]]()
     for line in script.lines:
         if line.complaint is not None:
             results.append((line.text, Result(line.complaint)))
         elif line.command is not None:
-            results.append((line.text, _one(connection, office, errand, line.command, now)))
+            results.append((line.text, _one(desk, errand.caller, line.command)))
     if script.left_out:
         said = sentence(
-            "And {number} more, which were not looked at: a mail may hold {most}.",
-            number=script.left_out,
-            most=terms.most,
+            "More commands were not looked at: a mail may hold {most}.", most=desk.commands.most
         )
         results.append(("", Result(said)))
-    if all(line.command is None for line in script.lines):
+    idle = all(line.command is None for line in script.lines)
+    if idle:
         results = results or [("", Result(NOTHING))]
-        results.append(("", answers.help_for(errand.listing)))
+        results.append(("", answers.help_for(desk.listing)))
     handed = [each for _, result in results for each in result.handed]
+    limited = sum(result.limited for _, result in results)
+    if not all(result.told for _, result in results):
+        if _may_answer(desk, errand.caller, idle):
+            handed.append(_answer_to(desk, errand, results))
+        else:
+            limited += 1
     said_of = [
         without_tokens(" - ".join(filter(None, (text, say(result.said)))))
         for text, result in results
     ]
-    letter = None
-    if not all(result.told for _, result in results):
-        letter = _reply(connection, office, errand, results, now)
-    return Done([*handed, *([letter] if letter else [])], said_of, letter is not None)
+    return Done(handed, said_of, limited)
 
 
-def _one(
-    connection: Connection, office: Office, errand: Errand, command: Command, now: float
-) -> Result:
+def _one(desk: Desk, caller: Caller, command: Command) -> Result:
     """One command; what fails is undone."""
     try:
-        with connection.begin_nested():
-            return _act(connection, office, errand, command, now)
+        with desk.connection.begin_nested():
+            return _act(desk, caller, command)
     except Refused as error:
         return Result(error.said)
     except (ListError, Gone, QueueError) as error:
         return Result(sentence("{reason}.", reason=str(error)))
 
 
-def _act(
-    connection: Connection, office: Office, errand: Errand, command: Command, now: float
-) -> Result:
-    listing, caller = errand.listing, errand.caller
+def _act(desk: Desk, caller: Caller, command: Command) -> Result:
     match command:
         case Join(address, digest):
-            return office.join(connection, listing, caller, address, digest, now)
+            return office.join(desk, caller, address, digest)
         case Leave(address):
-            return office.leave(connection, listing, caller, address, now)
+            return office.leave(desk, caller, address)
         case Set(changes):
-            return office.change(connection, listing, caller, changes, now)
+            return office.change(desk, caller, changes)
         case Answer():
-            return _answer(connection, office, errand, command, now)
+            return _answer(desk, caller, command)
         case Who():
-            return answers.who(connection, listing, _roles(connection, errand))
+            return answers.who(desk.connection, desk.listing, desk.roles(caller.email))
         case Status():
-            return answers.status(listing, caller.email, _roles(connection, errand))
+            return answers.status(desk.listing, caller.email, desk.roles(caller.email))
         case Info():
-            return answers.info(listing)
+            return answers.info(desk.listing)
         case Help():
-            return answers.help_for(listing)
+            return answers.help_for(desk.listing)
 
 
-def _answer(
-    connection: Connection, office: Office, errand: Errand, answer: Answer, now: float
-) -> Result:
+def _answer(desk: Desk, caller: Caller, answer: Answer) -> Result:
     """Whoever has the token of a held post decides on it; of a request, moves it."""
-    listing, caller = errand.listing, errand.caller
-    of, language = listing.of, listing.settings.notices.language
-    number = read_held_token(site_secret(connection), of.list_id, answer.token)
+    of, (token, verb, reason) = desk.listing.of, answer
+    number = read_held_token(site_secret(desk.connection), of.list_id, token)
     if number is None:
-        verb, reason = answer.verb, answer.reason
-        return office.answer(connection, listing, caller, answer.token, verb, reason, now)
-    if answer.verb not in ("accept", "reject", "discard"):
+        return office.answer(desk, caller, token, verb, reason)
+    if verb not in ("accept", "reject", "discard"):
         return Result(sentences.UNDECIDED)
-    if find_held(connection, number).post.list_key != of.key:
-        return Result(sentences.NOT_VALID)
-    verb, reason, by = answer.verb, answer.reason, caller.email
     decided = moderation.decide(
-        connection, office.house, of, number, verb, reason, by, language, now
+        desk.connection, desk.house, of, number, verb, reason, caller.email, desk.language, desk.now
     )
-    author = decided.post.author or decided.post.sender or "<>"
-    said = moderation.SAID[verb]._replace(values={"author": author})
+    said = moderation.said(verb, decided.post)
     return Result(said, handed=(decided.notice,) if decided.notice else ())
 
 
-def _roles(connection: Connection, errand: Errand) -> list[Member]:
-    return memberships(connection, errand.listing.of.key, [errand.caller.email])
-
-
-def _reply(
-    connection: Connection,
-    office: Office,
-    errand: Errand,
-    results: Sequence[tuple[str, Result]],
-    now: float,
-) -> Handed | None:
-    """The one answer to the mail; None where there were too many lately."""
-    listing, caller = errand.listing, errand.caller
-    terms = office.commands
-    known = bool(_roles(connection, errand))
-    limits = [Limit("reply", same_address(caller.email), terms.replies, HOUR)]
-    if not known:  # whoever wrote this may have written it in somebody else's name
+def _may_answer(desk: Desk, caller: Caller, idle: bool) -> bool:
+    """Whether this mail may be answered; then it counts. One without a command (`idle`) may be
+    a program's, which would answer in turn."""
+    name, commands = mailbox(caller.email), desk.commands
+    known = bool(desk.roles(caller.email)) and not caller.forged
+    # Whoever wrote this may have written it in somebody else's name.
+    limits = [Limit("reply", name, commands.replies, HOUR if known else DAY)]
+    if idle:
+        limits.append(Limit("help", name, 1, DAY))
+    if not known:
         limits += [
-            Limit("reply list", str(listing.of.key), terms.per_list, HOUR),
-            Limit("reply site", "", terms.per_site, HOUR),
+            Limit("reply list", str(desk.key), commands.per_list, HOUR),
+            Limit("reply site", "", commands.per_site, HOUR),
         ]
         if caller.source:
-            limits.append(Limit("reply source", caller.source, terms.per_source, HOUR))
-    if take(connection, limits, now) is not None:
-        return None
-    language = listing.settings.notices.language
+            limits.append(Limit("reply source", caller.source, commands.per_source, HOUR))
+    return take(desk.connection, limits, desk.now) is None
+
+
+def _answer_to(desk: Desk, errand: Errand, results: Sequence[tuple[str, Result]]) -> Handed:
+    """The one answer to a mail. It quotes what strangers wrote no further than its commands."""
+    caller, language = errand.caller, desk.language
     rows = [
         Row(text, (say(result.said, language), *(_line(each, language) for each in result.lines)))
         for text, result in results
     ]
-    original = errand.lines[: QUOTED if known else QUOTED_TO_STRANGERS]
-    house, of, to = office.house, listing.of, caller.email
-    return reply(house, of, to, errand.subject, rows, original, errand.answers, language, now)
+    known = bool(desk.roles(caller.email)) and not caller.forged
+    original = errand.lines[:QUOTED] if known else ()
+    return reply(
+        desk.house,
+        desk.listing.of,
+        caller.email,
+        errand.subject,
+        rows,
+        original,
+        caller.message_id,
+        language,
+        desk.now,
+    )
 
 
 def _line(line: Sentence | str, language: str) -> str:

@@ -4,10 +4,12 @@ For: the office. Guarantees: what is said of an address that is not the sender's
 whether it is on the list. Pure.
 """
 
+from collections.abc import Collection
 from typing import Final
 
 from postroom.commands.values import Listing, Result
 from postroom.lists.pending import Request
+from postroom.lists.roster import Member
 from postroom.lists.subscription import Action, Policy, State
 from postroom.notices.language import Sentence, sentence
 from postroom.notices.sheet import owner_address
@@ -21,7 +23,7 @@ UNDECIDED: Final = sentence(
     'or "discard".'
 )
 UNCLEAR: Final = sentence(
-    'Nothing is done yet, since it is not clear what you want: answer "confirm" or "cancel".'
+    'Nothing is done yet, since it is not clear what you want. Answer with one word, "yes" or "no".'
 )
 TOO_MUCH: Final = sentence("Too much was asked for lately: try again tomorrow.")
 
@@ -42,6 +44,7 @@ def neutral(listing: Listing, email: str) -> Result:
 
 
 def asked_before(listing: Listing, email: str) -> Result:
+    """A mail that waits for an answer has been sent already."""
     return Result(
         sentence("{email} has got a mail already: answer that one.", **on(listing, email)),
         told=True,
@@ -58,14 +61,43 @@ def awaits_owners(listing: Listing, request: Request) -> Result:
     )
 
 
-def not_a_member(listing: Listing, email: str) -> Result:
-    """There is nothing to leave or to set."""
+def not_a_member(listing: Listing, email: str, roles: Collection[Member]) -> Result:
+    """There is nothing to leave or to set; `roles` are what the address is on the list."""
+    about = on(listing, email)
+    if any(each.role in ("owner", "moderator") for each in roles):
+        said = sentence(
+            "{email} runs {list}, and is no member: this cannot be ended by mail.", **about
+        )
+        return Result(said)
     return Result(
         sentence(
             "{email} is no member of {list}. If you read it under another address, name that: "
             "leave address=YOU@EXAMPLE.ORG.",
-            **on(listing, email),
+            **about,
         )
+    )
+
+
+def no_reader(email: str) -> Sentence:
+    """The address is a program's, or our own."""
+    return sentence("{email} is an address of this server or of a program.", email=email)
+
+
+def banned(listing: Listing, email: str) -> Sentence:
+    """The owners do not want this address."""
+    owner = owner_address(listing.of.posting_address)
+    return sentence(
+        "{email} may not join {list}. The owners are at {owner}.", owner=owner, **on(listing, email)
+    )
+
+
+def turned_off(listing: Listing, email: str) -> Sentence:
+    """The owners do not want posts to go to this address."""
+    owner = owner_address(listing.of.posting_address)
+    return sentence(
+        "The owners of {list} have turned delivery to {email} off. Write to {owner}.",
+        owner=owner,
+        **on(listing, email),
     )
 
 

@@ -19,18 +19,21 @@ class Refused(ListError):
     """It cannot be done; `said` is why, to be said in any language."""
 
     def __init__(self, said: Sentence) -> None:
-        super().__init__(say(said))
+        super().__init__(say(said).rstrip("."))  # as other errors read
         self.said = said
 
 
 class Caller(NamedTuple):
     """Who asks: the author of a mail. `shown` says whether, as far as mail can tell, the address
-    is theirs; `source` is the network that it came from, "" if that is not known."""
+    is theirs, `forged` that the mail server found it is not; `source` is the network that it came
+    from, "" if that is not known; `message_id` that of the mail."""
 
     email: str
     name: str
     shown: bool
+    forged: bool
     source: str
+    message_id: str
 
 
 class Listing(NamedTuple):
@@ -54,9 +57,11 @@ class Listing(NamedTuple):
 
 class Result(NamedTuple):
     """What came of a command: what is said to who asked, further lines, and what is to be handed
-    on. `told`: nothing needs to be said, since a letter to the same person does, or did."""
+    on. `told`: nothing needs to be said, since a letter to the same person does, or did;
+    `limited`: nothing was done, since too much was asked for lately."""
 
     said: Sentence
     lines: tuple[Sentence | str, ...] = ()
     handed: tuple[Handed, ...] = ()
     told: bool = False
+    limited: bool = False

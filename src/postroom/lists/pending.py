@@ -104,7 +104,7 @@ def ask(
     now: float,
 ) -> tuple[Request, bool]:
     """The request of this kind that waits for this list and address, as it was asked, and
-    False; or else a new one, for `expire_after` seconds, and True. It is locked. One or two
+    False; or else a new one, for `expire_after` seconds, and True. It is locked. Two
     statements. Raises `ListError`."""
     folded = same_address(wanted.email)
     if "@" not in folded:
@@ -133,7 +133,11 @@ def ask(
     is_new = connection.execute(adding).rowcount == 1
     this = (pending.c.list == list_key) & (pending.c.action == wanted.action)
     found = select(*_COLUMNS).where(this, pending.c.folded == folded)
-    return _request(connection.execute(found).one()), is_new
+    row = connection.execute(found).one()
+    if _readable(row) is None:  # of another age, or damaged: it makes room, too
+        connection.execute(update(pending).where(pending.c.id == row.id).values(values))
+        row, is_new = connection.execute(found).one(), True
+    return _request(row), is_new
 
 
 def renew(

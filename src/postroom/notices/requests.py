@@ -61,16 +61,25 @@ class Row(NamedTuple):
     said: Sequence[str]
 
 
-def confirm(house: House, of: MailingList, request: Request, language: str, now: float) -> Handed:
-    """To the address of a request: whether it agrees. An answer to this letter says yes (RFC 3834
-    forbids programs to answer it)."""
+def confirm(
+    house: House,
+    of: MailingList,
+    request: Request,
+    language: str,
+    now: float,
+    answers: str = "",
+) -> Handed:
+    """To the address of a request: whether it agrees; `answers` is the Message-ID of its own mail,
+    if it asked itself. An answer to this letter says yes (RFC 3834 forbids programs to answer
+    it)."""
     invited = request.state is State.INVITED
     name = "invitation" if invited else f"confirm_{request.action}"
     answer = answer_to(of.posting_address, request.token)
     values = _request(of, request, answer, language)
     text = house.templates.write(name, values, of.list_id, language)
     automatic: Literal["generated", "replied"] = "generated" if invited else "replied"
-    return handed(house, of, Sheet(answer.address, request.email, "", automatic, now), text)
+    sheet = Sheet(answer.address, request.email, "", automatic, now, answers=answers)
+    return handed(house, of, sheet, text)
 
 
 def welcome(

@@ -9,6 +9,7 @@ database's errors.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from sqlalchemy import Connection
 
@@ -108,6 +109,22 @@ def tell_request(
         return []
     hours, language = notices.owners_every, notices.language
     return [requests.request_for_owners(house, of, request, people, hours, language, now)]
+
+
+def tell_change(
+    connection: Connection,
+    house: House,
+    of: MailingList,
+    notices: Notices,
+    email: str,
+    what: Literal["joined", "left"],
+    now: float,
+) -> list[Handed]:
+    """To those who decide, if they want to know who joined and who left."""
+    people = _staff(connection, house, of.key) if notices.changes else []
+    if not people:
+        return []
+    return [requests.change_for_owners(house, of, email, what, people, notices.language, now)]
 
 
 def summaries(connection: Connection, house: House, now: float) -> list[Handed]:

@@ -25,12 +25,14 @@ from postroom.reading.text import opened, part_of, printable, text_of
 SHOWN = 2_000  # octets of a field that are read as text
 SAME = 20  # fields of one name that are read as text
 TRACES = 1_000  # the same of those that tell a loop
+ADDRESSES = 2_000  # of one field that are read; the others are counted
 AUTHORS = 10  # addresses in From that are looked up
 LINES = 10  # of the body that are kept, blank ones not counted
 LINE = 400  # characters of each
 TEXT = 4_096  # octets of the first text part that become lines
 APPROVAL = ("approved", "approve", "x-approved", "x-approve")  # fields for a moderator's token
 
+_AUTOMATIC = ("x-autoreply", "x-autorespond", "x-autoresponder", "x-auto-reply")  # in use
 _APPROVAL_LINE = re.compile(r"approved?\s*:\s*(\S.*)", re.IGNORECASE)
 _TOKEN = re.compile(r'\\.|[\\"()<>,;:]|[^\\"()<>,;:]+', re.DOTALL)
 _SEPARATORS = re.compile(r'[\s<>,;:"()]+')
@@ -125,9 +127,10 @@ def read(raw: bytes, sender: str) -> Post:
             not sender
             or report
             or auto_submitted not in ("", "no")
-            or precedence in ("bulk", "list", "junk")
+            or precedence in ("bulk", "list", "junk", "auto_reply", "auto-reply")
             or any(each.name.startswith("list-") for each in fields)
-            or _first_word(fields, "x-auto-response-suppress") not in ("", "none")
+            or any(each.name in _AUTOMATIC for each in fields)
+            or _suppresses_answers(fields)
             or not all(is_person(each.rpartition("@")[0]) for each in (*authors, envelope))
         ),
         fields=fields,
@@ -155,8 +158,10 @@ def mailboxes(text: str) -> tuple[list[Author], int]:
     count = 0
     for outer, comment, inner in _elements(text):
         name = outer if inner is not None else comment
-        address = _bare(outer) if inner is None else folded(inner.strip()) or _squeezed(inner)
         count += 1
+        if len(found) >= ADDRESSES:
+            continue
+        address = _bare(outer) if inner is None else folded(inner.strip()) or _squeezed(inner)
         if address:
             found.append(Author(_name(name or comment), address))
     if found or "@" not in text:
@@ -261,6 +266,17 @@ def _first_word(fields: Sequence[Field], name: str) -> str:
     for each in _first(fields, (name,), most=1):
         return fold(shown(each).replace(";", " ").replace(",", " ").strip().partition(" ")[0])
     return ""
+
+
+def _suppresses_answers(fields: Sequence[Field]) -> bool:
+    """Whether automatic answers are not wanted; of receipts the same field speaks, too
+    (MS-OXCMAIL 2.1.3.2.20)."""
+    words = [
+        word.strip()
+        for each in _first(fields, ("x-auto-response-suppress",))
+        for word in fold(shown(each)).split(",")
+    ]
+    return any(word in ("all", "oof", "autoreply") for word in words)
 
 
 def _approval(fields: Sequence[Field], lines: Sequence[str]) -> str:

@@ -25,6 +25,7 @@ HEADER = 1_048_576  # octets of the header that are read
 BODY = 65_536  # octets of the body that are looked at
 DEPTH = 10  # parts within parts that are followed
 LONGEST = 1_000  # characters of a line
+UNREADABLE = ("(text that cannot be read)",)  # encrypted, say; which is not the same as none
 WRAPPED = 3  # lines that who said it, and when, may be spread over
 
 _NOT_BASE64 = bytes(
@@ -46,6 +47,14 @@ _SIGNATURE = re.compile(
     r"|von meinem .*gesendet\.?"
     r"|diese nachricht wurde .*gesendet\.?",
     re.IGNORECASE,
+)
+_GREETINGS = frozenset(
+    """regards;best regards;kind regards;best wishes;best;thanks;thank you;many thanks;cheers
+    sincerely;yours;mit freundlichen grüßen;freundliche grüße;viele grüße;beste grüße;grüße;gruß
+    mfg;lg;vg;danke;cordialement;bien cordialement;merci;saludos;un saludo;gracias;cordiali saluti
+    saluti;grazie;met vriendelijke groet;groeten;hälsningar;vänliga hälsningar;hilsen""".replace(
+        "\n    ", ";"
+    ).split(";")
 )
 _FORWARDED = re.compile(
     r"begin forwarded message:|anfang der weitergeleiteten nachricht:"
@@ -133,18 +142,21 @@ def printable(text: str) -> str:
 def own_lines(raw: bytes, most: int = 200) -> tuple[str, ...]:
     """The first lines of a message as people read them: of the first text/plain part, or if
     there is none that holds anything, of the first text/html part, without what that quotes.
-    Blank lines are "", but for those before the first and after the last one that is not."""
-    message, _ = opened(raw)
+    Blank lines are "", but for those before the first and after the last one that is not.
+    `UNREADABLE` if there is something else."""
+    message, cut = opened(raw)
+    unreadable = cut or bool(message.rest.strip())
     for wanted in ("text/plain", "text/html"):
         found = part_of(message, wanted)
         if found is not None:
+            unreadable = cut
             kind, body = found
             text = text_of(kind, body, BODY)
             rows = lines_of(text) if wanted == "text/html" else text.splitlines()
             lines = _trimmed([_clean(each) for each in rows])
             if lines:
                 return lines[:most]
-    return ()
+    return UNREADABLE if unreadable else ()
 
 
 def _clean(line: str) -> str:
@@ -219,3 +231,13 @@ def _says(line: str) -> bool:
         return False
     dated = _ADDRESS.search(line) is not None and _DIGIT.search(line) is not None
     return dated or _SAYS.search(line) is not None
+
+
+def without_name(lines: Sequence[str], name: str) -> tuple[str, ...]:
+    """The lines without a signature that is not marked as one: from the author's name on, by
+    which it is known, with a greeting above it."""
+    names = {each.lower() for each in (name, name.partition(" ")[0]) if each}
+    own = list(takewhile(lambda line: line.strip(" ,.").lower() not in names, lines))
+    while own and (not own[-1] or own[-1].strip(" ,.!").lower() in _GREETINGS):
+        own.pop()
+    return tuple(own)

@@ -11,18 +11,18 @@ from collections.abc import Collection
 from sqlalchemy import Connection
 
 from postroom.base.observe import Facts
+from postroom.commands.desk import Office
 from postroom.commands.grammar import read_script
-from postroom.commands.office import Office
 from postroom.commands.performing import Errand, perform
 from postroom.commands.values import Caller, Listing
 from postroom.lists.preferences import preferences
 from postroom.lists.registry import ListError, list_of_key
-from postroom.lists.roster import person, same_address
+from postroom.lists.roster import MAX_NAME, person, same_address
 from postroom.notices.courtesy import endpoints_among, unanswerable
 from postroom.reading.authentication import verdict
 from postroom.reading.post import Post, read
 from postroom.reading.source import source_of
-from postroom.reading.text import own_lines, without_quotes
+from postroom.reading.text import own_lines, without_name, without_quotes
 from postroom.runners.arrival import NO_LIST, arrival_of, received, shunted
 from postroom.runners.base import Outcome
 from postroom.spool import steps
@@ -53,7 +53,6 @@ class Commanded:
             of = None if held.list_key is None else list_of_key(connection, held.list_key)
             if of is None:
                 return shunted(held, COMMAND, NO_LIST)
-            listing = Listing(of, preferences(connection, of.key))
             ours = endpoints_among(connection, {held.sender, *post.authors})
             arrival = arrival_of(connection, held)
         said: Facts = {"list": of.posting_address, "message_id": post.message_id}
@@ -65,35 +64,45 @@ class Commanded:
                 "command ignored",
                 said | {"sender": held.sender, "reason": reason},
             )
-        errand = self._errand(held, post, listing)
-        said["from"] = errand.caller.email
+        errand = self._errand(held, post)
 
         def act(connection: Connection) -> None:
-            done = perform(connection, self._office, errand, time.time())
+            # Read here, so that what was set or renamed meanwhile counts.
+            now_of = list_of_key(connection, of.key) or of
+            listing = Listing(now_of, preferences(connection, of.key))
+            done = perform(self._office.at(connection, listing, time.time()), errand)
             hand_on(connection, self._ids, done.handed)
-            said.update(commands=len(done.said), answered=done.answered)  # for the log
-            facts = {
-                "from": errand.caller.email,
-                "commands": " / ".join(done.said)[:COPIED],
-                "answered": done.answered,
-            }
+            facts: Facts = {"from": errand.caller.email, "letters": len(done.handed)}
+            if done.limited:
+                facts["limited"] = done.limited
+            said.update(facts, commands=len(done.said))  # for the log
+            facts["commands"] = " / ".join(done.said)[:COPIED]
             ended = self._step(post, of.posting_address, "commands done", facts)
             steps.write(connection, self._ids, [began, ended])
 
         return Outcome(act, "commands done", said)
 
-    def _errand(self, held: Claim, post: Post, listing: Listing) -> Errand:
+    def _errand(self, held: Claim, post: Post) -> Errand:
         author = post.authors[0]
         # The envelope has the address as its owner writes it.
         same = same_address(held.sender) == author
-        shown = same and verdict(post, self._server) != "fail"
-        caller = Caller(held.sender if same else author, post.author_name, shown, source_of(post))
+        email, _ = person(held.sender if same else author)
+        forged = verdict(post, self._server) == "fail"
+        caller = Caller(
+            email,
+            post.author_name[:MAX_NAME].strip(),
+            shown=same and not forged,
+            forged=forged,
+            source=source_of(post),
+            message_id=post.message_id,
+        )
         lines = own_lines(held.raw)
         subaddress = str(held.metadata.get("subaddress", "request"))
         detail = str(held.metadata.get("detail", ""))
         most = self._office.commands.most
-        script = read_script(subaddress, detail, post.subject, without_quotes(lines), most)
-        return Errand(listing, caller, script, post.subject, lines, post.message_id)
+        own = without_name(without_quotes(lines), post.author_name)
+        script = read_script(subaddress, detail, post.subject, own, most)
+        return Errand(caller, script, post.subject, lines)
 
     def _step(self, post: Post, name: str, what: str, facts: Facts) -> Step:
         return Step(post.message_id, time.time(), name, what, dict(facts))

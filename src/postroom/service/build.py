@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from postroom.base.observe import Log
 from postroom.base.settings import Settings, SettingsError
-from postroom.commands.office import Office
+from postroom.commands.desk import Office
 from postroom.delivery.courier import Courier, Terms
 from postroom.delivery.destinations import Destinations, Limit
 from postroom.delivery.policy import DAY, limits_of
