@@ -128,7 +128,7 @@ def test_on_postgresql_too_where_the_lease_has_to_run_out(sites: Sites, cluster:
         kill_all(site)
         with site.store.begin() as connection:
             leased = update(entry).where(entry.c.lease.is_not(None))
-            assert connection.execute(leased.values(lease_until=0.0)).rowcount
+            connection.execute(leased.values(lease_until=0.0))
         site.start(roles=BOTH)
         done(site)
         assert_first_round(site, server)
