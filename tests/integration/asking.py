@@ -142,6 +142,6 @@ def arrived(server: MailServer) -> Counter[str]:
 def make_all_due(site: Site) -> None:
     """The time to wait is over for what failed once."""
     row = schema.entry.c
-    later = row.lease.is_(None) & (row.available_at > time.time() + 1)
+    later = row.lease.is_(None) & (row.available_at > time.time())
     with site.store.begin() as connection:
         connection.execute(update(schema.entry).where(later).values(available_at=0.0))
