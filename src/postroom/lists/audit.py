@@ -6,10 +6,9 @@ committed; it outlives the list; it is never changed, only forgotten when it is 
 facts are damaged hides no other. Fails with the database's errors.
 
 What can have happened: joined, left; added, removed, changed (by those who run the list); asked,
-invited, confirmed, accepted, rejected, discarded, cancelled, expired (of a request); refused,
-limited (nothing was changed); settings, created, renamed, deleted (of the list). It was done
-`by` an address, by a user of the command line, as in "root", or by the passing of time,
-"postroom".
+invited, confirmed, accepted, rejected, discarded, cancelled, expired (of a request); settings,
+created, renamed, deleted (of the list). It was done `by` an address, by a user of the command
+line, as in "root", or by the passing of time, "postroom".
 """
 
 import time
