@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from sqlalchemy import Select, func, select
 
+from postroom.lists.keys import site_secret, verp_key, verp_tag
 from postroom.lists.preferences import set_preferences
 from postroom.lists.registry import ListError, create_list, find_list
 from postroom.lists.roster import Role, add_members, person
@@ -56,6 +57,11 @@ class Office(NamedTuple):
             found, 1
         )
         return found
+
+    def tag(self, name: str, email: str = "") -> str:
+        """The tag in a list's senders: of an address, or the one that all its readers share."""
+        with self.site.store.begin() as connection:
+            return verp_tag(verp_key(site_secret(connection), f"{name}.{LISTS}"), email)
 
     def bounced(self, raw: bytes) -> Queued:
         """Wait for the entry that tells of a bounce of this post."""

@@ -70,7 +70,8 @@ def test_a_post_reaches_every_member_once_and_names_them_in_the_envelope_sender(
     raw = post(ants, author=MOTH)
     hand_in(office.server, [ants], raw, f"{MOTH}@{DOMAIN}")
     for user, letter in office.letters(USERS, message_id(raw)).items():
-        assert letter.return_path == f"ants-bounces+{user}={DOMAIN}@{LISTS}"
+        tag = office.tag("ants", f"{user}@{DOMAIN}")
+        assert letter.return_path == f"ants-bounces+{tag}+{user}={DOMAIN}@{LISTS}"
         assert letter.header["List-Id"].endswith(f"<ants.{LISTS}>")
         assert letter.body.startswith(b"Hello.\n")
     # Exim: what came in after the first ten waits, unless it was told otherwise.
@@ -82,7 +83,8 @@ def test_a_bounce_comes_to_the_address_that_names_the_member(office: Office) -> 
     raw = post(bees, author=MOTH)
     hand_in(office.server, [bees], raw, f"{MOTH}@{DOMAIN}")
     entry = office.bounced(raw)
-    assert entry.where == (bees, "bounces", GONE.replace("@", "="))
+    tag = office.tag("bees", GONE)
+    assert entry.where == (bees, "bounces", f"{tag}+{GONE.replace('@', '=')}")
     assert entry.sender == ""
     office.letters([MOTH], message_id(raw))
 

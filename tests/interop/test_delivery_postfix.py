@@ -126,9 +126,10 @@ def test_postfix_names_each_member_in_the_envelope_sender_of_one_copy_for_many(
     ants = open_list(office.site, "ants", *readers)
     raw, log = post(ants), Since(office.server)
     hand_in(office.server, [ants], raw, f"ann@{DOMAIN}")
+    tag = office.tag("ants")
     for user, letter in office.letters(readers, message_id(raw)).items():
-        assert letter.return_path == f"ants-bounces+{user}={DOMAIN}@{LISTS}"
-    log.line((f"from=<ants-bounces@{LISTS}>", "nrcpt="))  # it is Postfix who names them
+        assert letter.return_path == f"ants-bounces+{tag}+{user}={DOMAIN}@{LISTS}"
+    log.line((f"from=<ants-bounces+{tag}@{LISTS}>", "nrcpt="))  # it is Postfix who names them
     statement = select(transmission.c.id).join(posts, posts.c.id == transmission.c.post)
     with office.site.store.read() as connection:
         mine = statement.where(posts.c.message_id == message_id(raw).decode())
@@ -142,7 +143,7 @@ def test_a_bounce_of_postfix_comes_to_the_address_that_names_the_member(office: 
     mark = b"Original-Recipient: rfc822;%s" % GONE.encode()
     office.letters(["ann", "bob"], message_id(raw))
     entry = office.bounced(raw)
-    assert entry.where == (bees, "bounces", GONE.replace("@", "="))
+    assert entry.where == (bees, "bounces", f"{office.tag('bees')}+{GONE.replace('@', '=')}")
     assert entry.sender == "" and mark in entry.raw
 
 

@@ -32,21 +32,23 @@ class Limit(NamedTuple):
     every: float
 
 
-def take(connection: Connection, limits: Sequence[Limit], now: float) -> Limit | None:
-    """Take one from each of these limits; None if that could be done. Else the first, in the
+def take(
+    connection: Connection, limits: Sequence[Limit], now: float, number: int = 1
+) -> Limit | None:
+    """Take so many from each of these limits; None if that could be done. Else the first, in the
     order of kinds and names, that is used up: then nothing was taken from any. One statement
     for each."""
     with connection.begin_nested() as attempt:
         # In one order, so that two who take from the same limits do not wait in a ring.
         for limit in sorted(limits):
-            if not _take(connection, limit, now):
+            if not _take(connection, limit, now, number):
                 attempt.rollback()
                 return limit
     return None
 
 
-def _take(connection: Connection, limit: Limit, now: float) -> bool:
-    if limit.most < 1:
+def _take(connection: Connection, limit: Limit, now: float, number: int) -> bool:
+    if limit.most < number:
         return False
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     most, every = float(limit.most), float(limit.every)
@@ -55,10 +57,10 @@ def _take(connection: Connection, limit: Limit, now: float) -> bool:
     # time of a row is not always in the past.
     ahead = tally.c.at - literal(now)
     left = case((ahead > 0, tally.c.level), else_=tally.c.level + ahead * leaks)
-    level = case((left < 0, 0.0), (ahead > every, 0.0), else_=left) + 1.0
+    level = case((left < 0, 0.0), (ahead > every, 0.0), else_=left) + float(number)
     at = case((ahead.between(0.0, every), tally.c.at), else_=literal(now))
     taking = insert(tally).values(
-        kind=limit.kind, name=limit.name, level=1.0, at=now, empty_at=now + 1.0 / leaks
+        kind=limit.kind, name=limit.name, level=number, at=now, empty_at=now + number / leaks
     )
     taking = taking.on_conflict_do_update(
         index_elements=[tally.c.kind, tally.c.name],

@@ -15,11 +15,12 @@ from collections.abc import Callable
 from sqlalchemy import Connection
 
 from postroom.base.observe import Log
+from postroom.bounces.moving import move_on
 from postroom.delivery import care
 from postroom.lists import audit, limits, pending
 from postroom.notices import courtesy
 from postroom.notices.sheet import House
-from postroom.notices.telling import summaries
+from postroom.notices.telling import bounce_summaries, summaries
 from postroom.spool.handing import hand_on
 from postroom.spool.ids import IdMaker
 from postroom.spool.steps import purge_steps
@@ -79,6 +80,14 @@ class Upkeep:
             self._log.info("owners told", lists=len(told))
             self._woken()
         self._in_steps(lambda connection: self._expire(connection, now))
+        with self._store.begin() as connection:
+            moved = [
+                *move_on(connection, self._house, now, ROWS // 10),
+                *bounce_summaries(connection, self._house, now),
+            ]
+            hand_on(connection, self._ids, moved)
+        if moved:
+            self._woken()
         before = now - self._kept
         self._in_steps(lambda connection: care.purge(connection, before, ROWS))
         self._in_steps(lambda connection: purge_steps(connection, before))

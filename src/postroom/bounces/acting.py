@@ -1,0 +1,174 @@
+"""Acting on what came back: counting, turning off, complaints.
+
+For: the bounce runner, and upkeep. Works in the caller's transaction and gives back what is to be
+handed on in it. Guarantees: `scoring` decides; a constant number of statements for each message,
+however many members it names; where so many bounce in a day that it must be about us, nobody is
+counted. Fails with the database's errors.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection
+
+from postroom.bounces import scoring, standing
+from postroom.bounces.scoring import Event, Standing, State
+from postroom.bounces.standing import Known
+from postroom.bounces.values import Failure, Proof
+from postroom.lists import audit, pending
+from postroom.lists.audit import Change
+from postroom.lists.limits import Limit, take
+from postroom.lists.pending import Request, Wanted
+from postroom.lists.registry import MailingList
+from postroom.lists.roster import Member, change_member, remove_members, same_address
+from postroom.lists.settings import ListSettings
+from postroom.lists.subscription import Action, Policy
+from postroom.lists.subscription import State as Asked
+from postroom.notices import requests
+from postroom.notices.sheet import House
+from postroom.notices.telling import tell_mass
+from postroom.spool.handing import Handed
+
+DAY: Final = 86_400.0
+US: Final = "postroom"  # who did it, in the audit log
+# So many members may bounce in a day, whatever the size of the list; and this share of them.
+MASS_LEAST, MASS_SHARE = 50, 0.2
+
+
+class Case(NamedTuple):
+    """One transaction on one list. `readers` tells how many members it has, roughly."""
+
+    house: House
+    connection: Connection
+    of: MailingList
+    settings: ListSettings
+    readers: Callable[[], int]
+    now: float
+
+    def note(self, what: str, member: Member, reason: str) -> None:
+        """Write it down for `postroom audit`, and for the owners' summary."""
+        facts = {"how": "bounces", "reason": reason}
+        change = Change(self.of.list_id, what, same_address(member.email), US, facts)
+        audit.write(self.connection, self.house.new_id, [change], self.now)
+
+
+class Counted(NamedTuple):
+    """What came of some failures: how many members were counted, of how many addresses nobody
+    knows anything, whether too many bounced at once, and what is to be handed on."""
+
+    members: int
+    unknown: int
+    mass: bool = False
+    handed: tuple[Handed, ...] = ()
+
+
+def count(case: Case, failures: Sequence[tuple[Failure, Proof]]) -> Counted:
+    """Count failures against the members that they are about, as far as that is proved."""
+    named = {same_address(each.email): (each, proof) for each, proof in failures}
+    found = standing.known(case.connection, case.of.key, named)
+    after: dict[int, Standing] = {}
+    fresh = 0
+    for email, (failure, proof) in named.items():
+        if (known := found.get(email)) is None or known.member.delivery == "admin":
+            continue
+        moved = _bounced(case, known, failure, proof)
+        after[known.member.key] = moved
+        before = known.standing
+        fresh += before is None or moved.counted_on != before.counted_on
+    if fresh and not _is_usual(case, fresh):
+        told = tell_mass(
+            case.connection,
+            case.house,
+            case.of,
+            case.settings.notices,
+            len(after),
+            round(100 * MASS_SHARE),
+            case.now,
+        )
+        return Counted(0, len(named) - len(found), True, tuple(told))
+    standing.save(case.connection, after)
+    return Counted(len(after), len(named) - len(found))
+
+
+def _bounced(case: Case, known: Known, failure: Failure, proof: Proof) -> Standing:
+    ours = case.settings.bounces
+    counts = scoring.weight(ours, failure.final, proof != "none")
+    return scoring.bounced(known.standing, ours, counts, failure.status, failure.reason, case.now)
+
+
+def _is_usual(case: Case, number: int) -> bool:
+    """Whether so many more may bounce today; then they count."""
+    most = max(MASS_LEAST, round(MASS_SHARE * case.readers()))
+    limit = Limit("bounced", str(case.of.key), most, DAY)
+    return take(case.connection, [limit], case.now, number) is None
+
+
+def probe_came_back(case: Case, token: str, failure: Failure) -> bool:
+    """The address does not work: turn delivery off. False if there is no such probe."""
+    found = standing.by_token(case.connection, case.of.key, token)
+    if found is None:
+        return False
+    member, known = found
+    if scoring.after(known.state, Event.PROBE_BOUNCED) is None:
+        return False
+    turn_off(case, member, known, failure)
+    return True
+
+
+def turn_off(case: Case, member: Member, known: Standing, failure: Failure) -> None:
+    """No posts for this member, until they want them again; warnings begin at once."""
+    change_member(case.connection, case.of.key, member.email, delivery="bounces")
+    off = known._replace(
+        state=State.OFF,
+        since=case.now,
+        bounced_at=case.now,
+        status=failure.status or known.status,
+        reason=failure.reason or known.reason,
+        warned=0,
+        next_at=case.now,
+    )
+    standing.save(case.connection, {member.key: off})
+    case.note("stopped", member, off.reason)
+
+
+def complained(case: Case, email: str, proof: Proof) -> tuple[str, list[Handed]]:
+    """A member told their provider that a post is spam; returns what came of it. Who may have
+    been named by another is asked."""
+    wish = case.settings.bounces.complaints
+    found = standing.known(case.connection, case.of.key, [email]).get(same_address(email))
+    if found is None:
+        return "not a member", []
+    if wish == "ignore":
+        return "ignored, as the list wants it", []
+    member = found.member
+    if proof == "none":
+        return "ignored: nothing shows that it is about this member", []
+    if proof == "shared":
+        return "the member was asked", _asked(case, member)
+    case.note("complained", member, "")
+    if wish == "leave":
+        remove_members(case.connection, case.of.key, [member.email], "member")
+        return "taken off the list", []
+    change_member(case.connection, case.of.key, member.email, delivery="user")
+    return "posts turned off", []
+
+
+def _asked(case: Case, member: Member) -> list[Handed]:
+    """Ask a member whether they want to leave."""
+    request, fresh = ask(case, member, "leave", {}, case.settings.subscriptions.expire_after)
+    if not fresh:
+        return []
+    language = case.settings.notices.language
+    return [requests.confirm(case.house, case.of, request, language, case.now)]
+
+
+def ask(
+    case: Case, member: Member, action: Action, changes: Mapping[str, str], days: float
+) -> tuple[Request, bool]:
+    """A request in a member's name, which they confirm by an answer."""
+    wanted = Wanted(action, member.email, "", changes, Policy.CONFIRM, Asked.CONFIRM, US, "")
+    new_id, key, waits = case.house.new_id, case.of.key, days * DAY
+    request, fresh = pending.ask(case.connection, new_id, key, wanted, waits, case.now)
+    if not fresh and dict(request.changes) != dict(changes):
+        request = pending.renew(case.connection, request, wanted, waits, case.now)
+    return request, fresh
