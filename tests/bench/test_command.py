@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -37,7 +38,7 @@ from bench.command_run import (
     put_in,
     work_off,
 )
-from bench.command_sites import Peer, ours
+from bench.command_sites import COMMAND, Ours, Peer, ours
 from bench.figures import Ledger, Summary, summarise
 from bench.load import LoadError
 from bench.mailman_post import waiting
@@ -116,6 +117,27 @@ def test_commands_are_followed_from_the_queue_to_their_answers(kept: Sink, tmp_p
             work_off(by, kept, helps("ant", "w", 2), by.settle)
 
 
+class Watched(Ours):
+    """Tells how its runner is whenever somebody looks what waits."""
+
+    states: ClassVar[list[str]] = []
+
+    def waiting(self, queue: str = COMMAND) -> int:
+        self.states.append(Path(f"/proc/{self.runner}/stat").read_text().rpartition(")")[2][1])
+        return super().waiting(queue)
+
+
+def test_mail_is_put_in_while_nobody_serves_it(kept: Sink, tmp_path: Path) -> None:
+    with ours(tmp_path / "postroom", kept.port, {ANT: []}) as by:
+        watched = Watched(*by)
+        work_off(watched, kept, helps("ant", "v", 5))
+        first, *others = watched.states
+        assert first == "T"
+        assert others and "T" not in others
+        with pytest.raises(LoadError, match="0 entries wait instead of 1"):
+            work_off(by, kept, [Mail("v@example.net", address("ant", "bounces"), 0)])
+
+
 def test_mail_that_is_not_taken_is_an_error(kept: Sink, tmp_path: Path) -> None:
     with (
         ours(tmp_path / "postroom", kept.port, {ANT: []}) as by,
@@ -164,10 +186,13 @@ def test_mailman_gets_fewer_joins_and_as_much_of_the_rest() -> None:
 
 
 def test_a_process_is_found_by_a_word_of_its_command_line(tmp_path: Path) -> None:
-    script = "cat >/dev/null <born & exec sleep 600"
-    os.mkfifo(tmp_path / "born")
+    script = "cat <asked >answered & exec sleep 600"
+    for name in ("asked", "answered"):
+        os.mkfifo(tmp_path / name)
     with running(["sh", "-c", script, "--name"], tmp_path / "log", tmp_path) as process:
-        with open(tmp_path / "born", "wb"):  # the child is there
+        with open(tmp_path / "asked", "wb", 0) as asked, open(tmp_path / "answered", "rb") as said:
+            asked.write(b"here?\n")
+            assert said.readline()
             assert find(process.pid, "cat") != process.pid
         with pytest.raises(Skip, match="was started with ca"):
             find(process.pid, "ca")

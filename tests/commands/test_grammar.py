@@ -205,6 +205,11 @@ def test_a_line_is_done_as_a_whole_or_not_at_all(text: str) -> None:
     assert line.command is None and line.complaint is not None
 
 
+@pytest.mark.parametrize("subject", ["Holiday plan: leave", "A question: join", "cancel: help"])
+def test_a_phrase_before_a_colon_makes_no_command(subject: str) -> None:
+    assert commands(read_script("request", "", subject, (), 5)) == []
+
+
 def test_a_reason_may_be_a_paragraph_and_is_cut() -> None:
     line = read_line(f"reject {HELD} " + "why " * 5000)
     assert isinstance(line.command, Answer)

@@ -36,6 +36,15 @@ def test_so_many_can_be_taken_and_no_more(store: Store) -> None:
     assert levels(store) == {LIST[:2]: 3.0}
 
 
+def test_several_are_taken_together_or_none_of_them(store: Store) -> None:
+    with store.begin() as connection:
+        assert take(connection, [LIST], NOW, 2) is None
+        assert take(connection, [LIST], NOW, 2) is LIST
+        assert take(connection, [LIST], NOW, 1) is None
+        assert take(connection, [SITE], NOW, 6) is SITE
+    assert levels(store) == {LIST[:2]: 3.0}
+
+
 def test_what_was_taken_leaks_away_one_after_the_other(store: Store) -> None:
     for _ in range(3):
         taken(store, LIST)

@@ -24,6 +24,14 @@ def test_forged_joins_write_no_more_than_the_configured_few(clerk: Clerk) -> Non
     assert [line.get("limited") for line in lines] == [None] * 3 + [1] * 7
 
 
+def test_nobody_is_told_of_a_limit_that_others_used_up(clerk: Clerk) -> None:
+    clerk.limited(per_list=2)
+    written = []
+    for n in range(6):
+        written += clerk.command("ant-join", mail(author=f"v{n}@example.org"), f"v{n}@example.org")
+    assert len(written) == 2
+
+
 @pytest.mark.parametrize(("limit", "letters"), [("per_site", 2), ("per_address", 4)])
 def test_each_limit_holds_by_itself(clerk: Clerk, limit: str, letters: int) -> None:
     clerk.limited(**{limit: 2})

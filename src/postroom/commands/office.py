@@ -174,9 +174,10 @@ def _ask(desk: Desk, wanted: Wanted, caller: Caller | None) -> Result:
             request = pending.renew(desk.connection, request, wanted, waits, now)
         elif not fresh and desk.lately(request.told_at):
             return quiet
-        if not (caller is None or desk.spend(caller.source)) or not desk.spend_on(
-            wanted.email, shown
-        ):
+        if caller is not None and not desk.spend(caller.source):
+            attempt.rollback()  # a flood: not a word to anybody
+            return Result(sentences.TOO_MUCH, told=True, limited=True)
+        if not desk.spend_on(wanted.email, shown):
             attempt.rollback()
             return Result(sentences.TOO_MUCH, told=not shown, limited=True)
     facts = {"action": wanted.action, "how": "mail", "source": wanted.source}

@@ -135,7 +135,8 @@ def _answer(desk: Desk, caller: Caller, answer: Answer) -> Result:
 def _may_answer(desk: Desk, caller: Caller, idle: bool) -> bool:
     """Whether this mail may be answered; then it counts. One without a command (`idle`) may be
     a program's, which would answer in turn."""
-    name, commands = mailbox(caller.email), desk.commands
+    name = mailbox(caller.email)
+    commands = desk.commands
     known = bool(desk.roles(caller.email)) and not caller.forged
     # Whoever wrote this may have written it in somebody else's name.
     limits = [Limit("reply", name, commands.replies, HOUR if known else DAY)]

@@ -138,7 +138,9 @@ def subject_of(subject: str) -> str:
     text, at = clean(subject), 0
     while match := _BEFORE.match(text, at):
         words = (match["words"] or "").split()
-        if any(plain(word) in VERBS for word in words):
+        # Two ASCII words are a phrase of the author's, as in "Holiday plan: leave".
+        phrase = len(words) > 1 and all(map(str.isascii, words))
+        if phrase or any(plain(word) in VERBS for word in words):
             break
         at = match.end()
     return text[at:]

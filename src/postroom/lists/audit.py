@@ -7,10 +7,9 @@ facts are damaged hides no other. Fails with the database's errors.
 
 What can have happened: joined, left; added, removed, changed (by those who run the list); stopped,
 removed, complained (of a member whose mail came back); asked, invited, confirmed, accepted,
-rejected, discarded, cancelled, expired (of a request); refused, limited (nothing was changed);
-settings, created, renamed, deleted (of the list). It was done
-`by` an address, by a user of the command line, as in "root", or by the passing of time,
-"postroom".
+rejected, discarded, cancelled, expired (of a request); settings, created, renamed, deleted (of
+the list). It was done `by` an address, by a user of the command line, as in "root", or by the
+passing of time, "postroom".
 """
 
 import time

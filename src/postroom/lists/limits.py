@@ -12,9 +12,9 @@ then ends one of the transactions, which is tried again.
 """
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, case, delete, literal, select, tuple_
+from sqlalchemy import Connection, Float, bindparam, case, delete, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from postroom.store.schema import tally
@@ -47,28 +47,53 @@ def take(
     return None
 
 
-def _take(connection: Connection, limit: Limit, now: float, number: int) -> bool:
-    if limit.most < number:
-        return False
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    most, every = float(limit.most), float(limit.every)
-    leaks = most / every  # per second
+def _taking(insert: Any) -> Any:
+    """The statement that takes from a limit, or does nothing if it is used up. Made once: to
+    put it together takes as long as to run it."""
+    now, most = bindparam("now", type_=Float), bindparam("most", type_=Float)
+    every, leaks = bindparam("every", type_=Float), bindparam("leaks", type_=Float)  # per second
+    number = bindparam("number", type_=Float)
     # Those who waited for a lock come with an earlier time than whoever held it, so that the
     # time of a row is not always in the past.
-    ahead = tally.c.at - literal(now)
+    ahead = tally.c.at - now
     left = case((ahead > 0, tally.c.level), else_=tally.c.level + ahead * leaks)
-    level = case((left < 0, 0.0), (ahead > every, 0.0), else_=left) + float(number)
-    at = case((ahead.between(0.0, every), tally.c.at), else_=literal(now))
+    level = case((left < 0, 0.0), (ahead > every, 0.0), else_=left) + number
+    at = case((ahead.between(0.0, every), tally.c.at), else_=now)
     taking = insert(tally).values(
-        kind=limit.kind, name=limit.name, level=number, at=now, empty_at=now + number / leaks
+        kind=bindparam("kind"),
+        name=bindparam("name"),
+        level=number,
+        at=now,
+        empty_at=now + number / leaks,
     )
     taking = taking.on_conflict_do_update(
         index_elements=[tally.c.kind, tally.c.name],
         set_={"level": level, "at": at, "empty_at": at + level / leaks},
         where=level <= most,
     )
-    taking = taking.execution_options(preserve_rowcount=True)
-    return connection.execute(taking).rowcount == 1
+    return taking.execution_options(preserve_rowcount=True)
+
+
+_TAKING: Final = {
+    "sqlite": _taking(sqlite.insert),
+    "postgresql": _taking(postgresql.insert),
+}
+
+
+def _take(connection: Connection, limit: Limit, now: float, number: int) -> bool:
+    if limit.most < number:
+        return False
+    most, every = float(limit.most), float(limit.every)
+    values = {
+        "kind": limit.kind,
+        "name": limit.name,
+        "now": now,
+        "number": float(number),
+        "most": most,
+        "every": every,
+        "leaks": most / every,
+    }
+    return connection.execute(_TAKING[connection.dialect.name], values).rowcount == 1
 
 
 def purge_limits(connection: Connection, now: float, limit: int = ROWS) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, delete, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from postroom.lists.registry import ListError
@@ -90,6 +90,29 @@ _COLUMNS: Final = (
 )
 
 
+# Statements of every request are made once: to put them together takes as long as to run them.
+_ASKED: Final = select(*_COLUMNS).where(
+    pending.c.list == bindparam("list"),
+    pending.c.action == bindparam("action"),
+    pending.c.folded == bindparam("folded"),
+)
+
+
+def _adding(insert: Any) -> Any:
+    """The statement that adds a request. One that has expired makes room. One that has not is
+    left as it is, but locked: on PostgreSQL that is so even where the condition does not hold."""
+    adding = insert(pending)
+    adding = adding.on_conflict_do_update(
+        index_elements=[pending.c.list, pending.c.action, pending.c.folded],
+        set_={each.name: adding.excluded[each.name] for each in pending.c},
+        where=pending.c.expires_at <= adding.excluded.created_at,
+    )
+    return adding.execution_options(preserve_rowcount=True)
+
+
+_ADDING: Final = {"sqlite": _adding(sqlite.insert), "postgresql": _adding(postgresql.insert)}
+
+
 def new_token() -> str:
     """A token that nobody guesses: 26 characters of base32, lower case."""
     return base64.b32encode(secrets.token_bytes(TOKEN_SIZE)).decode().rstrip("=").lower()
@@ -120,23 +143,11 @@ def ask(
         "told_at": now,
         "expires_at": now + expire_after,
     }
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    # One that has expired makes room. One that has not is left as it is, but locked: on
-    # PostgreSQL that is so even where the condition does not hold.
-    adding = insert(pending).values(values)
-    adding = adding.on_conflict_do_update(
-        index_elements=[pending.c.list, pending.c.action, pending.c.folded],
-        set_=values,
-        where=pending.c.expires_at <= now,
-    )
-    adding = adding.execution_options(preserve_rowcount=True)
-    is_new = connection.execute(adding).rowcount == 1
-    this = (pending.c.list == list_key) & (pending.c.action == wanted.action)
-    found = select(*_COLUMNS).where(this, pending.c.folded == folded)
-    row = connection.execute(found).one()
+    is_new = connection.execute(_ADDING[connection.dialect.name], values).rowcount == 1
+    row = connection.execute(_ASKED, values).one()
     if _readable(row) is None:  # of another age, or damaged: it makes room, too
         connection.execute(update(pending).where(pending.c.id == row.id).values(values))
-        row, is_new = connection.execute(found).one(), True
+        row, is_new = connection.execute(_ASKED, values).one(), True
     return _request(row), is_new
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args, get_origin, get_ty
 from urllib.parse import urlsplit
 
 import msgspec
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from postroom.lists.patterns import PatternError, compiled, suspicion
 from postroom.lists.registry import ListError
@@ -61,6 +61,12 @@ def _kinds() -> Iterator[tuple[str, _Kind]]:
 
 
 KINDS: Final = dict(_kinds())
+
+
+_FOUND: Final = select(mailing_list.c.settings, mailing_list.c.posting_address).where(
+    mailing_list.c.id == bindparam("key")
+)
+_LOCKED: Final = _FOUND.with_for_update()
 
 
 def preferences(connection: Connection, list_key: int) -> ListSettings:
@@ -112,9 +118,7 @@ def in_words(value: Value) -> str:
 
 
 def _read(connection: Connection, list_key: int, locked: bool) -> ListSettings:
-    found = select(mailing_list.c.settings, mailing_list.c.posting_address)
-    found = found.where(mailing_list.c.id == list_key)
-    row = connection.execute(found.with_for_update() if locked else found).first()
+    row = connection.execute(_LOCKED if locked else _FOUND, {"key": list_key}).first()
     if row is None:
         raise ListError("this list was removed meanwhile")
     try:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from email_validator import EmailNotValidError, ValidatedEmail, validate_email
-from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, or_, select, update
 
 from postroom.lists.endpoint import MAX_NAME, POSTMASTER, SUBADDRESSES, host_of, shadowed
 from postroom.mail.address import AddressError, Mailbox, fold, parse_mailbox
@@ -49,6 +49,7 @@ _LIST = (
     mailing_list.c.display_name,
     mailing_list.c.created_at,
 )
+_OF_KEY = select(*_LIST).where(mailing_list.c.id == bindparam("key"))
 
 
 def add_domain(connection: Connection, host: str, alias_of: str | None = None) -> Domain:
@@ -174,7 +175,7 @@ def find_list(connection: Connection, address: str) -> MailingList:
 
 def list_of_key(connection: Connection, key: int) -> MailingList | None:
     """The list with this row id; None if it was removed."""
-    row = connection.execute(select(*_LIST).where(mailing_list.c.id == key)).first()
+    row = connection.execute(_OF_KEY, {"key": key}).first()
     return _list(row) if row else None
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Connection,
     Row,
     and_,
+    bindparam,
     delete,
     literal,
     select,
@@ -242,19 +243,19 @@ def members(connection: Connection, list_key: int, role: Role | None = None) -> 
         yield as_member(row)
 
 
+_OF_THEM = MEMBERS.where(
+    member.c.list == bindparam("key"), address.c.folded.in_(bindparam("some", expanding=True))
+).order_by(address.c.domain, address.c.folded, member.c.role)
+
+
 def memberships(connection: Connection, list_key: int, emails: Iterable[str]) -> list[Member]:
     """All roles that these addresses have on a list; any text will do for an address. One
     statement per thousand."""
     wanted = sorted({same_address(email) for email in emails})
-    statement = MEMBERS.where(member.c.list == list_key)
     return [
         as_member(row)
         for some in _chunks(wanted)
-        for row in connection.execute(
-            statement.where(address.c.folded.in_(some)).order_by(
-                address.c.domain, address.c.folded, member.c.role
-            )
-        )
+        for row in connection.execute(_OF_THEM, {"key": list_key, "some": some})
     ]
 
 

@@ -5,9 +5,9 @@ goes to `shunt`, where a person finds it.
 """
 
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from postroom.runners.base import Outcome
 from postroom.spool import queue
@@ -17,6 +17,11 @@ from postroom.spool.steps import Step
 from postroom.store.schema import message
 
 NO_LIST = "its list was removed: it has nowhere to go"
+
+
+_ARRIVAL = select(message.c.peer, message.c.lhlo, message.c.received_at).where(
+    message.c.id == bindparam("key")
+)
 
 
 class Arrival(NamedTuple):
@@ -29,8 +34,7 @@ class Arrival(NamedTuple):
 
 def arrival_of(connection: Connection, held: Claim) -> Arrival:
     """How this one came."""
-    columns: Any = (message.c.peer, message.c.lhlo, message.c.received_at)
-    row = connection.execute(select(*columns).where(message.c.id == held.message)).first()
+    row = connection.execute(_ARRIVAL, {"key": held.message}).first()
     return Arrival(*row) if row else Arrival("", "", time.time())
 
 

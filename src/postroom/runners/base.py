@@ -25,7 +25,7 @@ from postroom.store.engine import Store
 BATCH, BATCH_OCTETS = 50, 8_388_608  # entries of one claim, and octets of their messages
 LEASE = 120.0  # seconds
 BATCH_SECONDS = 2.0  # after which a batch ends with what is done
-COMMIT_SECONDS = 0.05  # after which a transaction ends: on SQLite the door waits for it
+COMMIT_SECONDS = 0.01  # after which a transaction ends: on SQLite the door waits for it
 POLL = 1.0  # seconds between looks, when nobody wakes us
 MEND_EVERY = 60.0  # seconds
 LONGEST_PAUSE = 30.0  # seconds, while the database is in trouble
