@@ -18,7 +18,7 @@ help:
 	@echo "make messages  collect the sentences that people are told, for translation"
 	@echo "make fuzz    look for input that breaks something, for an hour (SECONDS=3600)"
 	@echo "make power-loss  cut the power at every flush of a busy server, and look what is left"
-	@echo "make peers   install the Debian packages that some tests and the bench talk to"
+	@echo "make peers   install the Debian packages that some tests and the bench talk to, get samples"
 
 venv: $(VENV)/.run
 
@@ -90,8 +90,15 @@ power-loss: $(VENV)/.dev
 	$(BIN)/python -m tests.crash.power_loss --messages 5000 --small-log
 	$(BIN)/python -m tests.crash.power_loss --messages 5000
 
-peers:
+peers: .peers/flufl.bounce/.done
 	sh tests/interop/peers.sh
+
+# The bounces that flufl.bounce is tested with are in its source distribution alone.
+.peers/flufl.bounce/.done: | $(VENV)/.dev
+	rm -rf $(@D) && mkdir -p $(@D)
+	$(BIN)/pip download --quiet --no-deps --no-binary flufl.bounce --dest $(@D) 'flufl.bounce>=6'
+	tar -xz --strip-components=1 -C $(@D) -f $(@D)/flufl_bounce-*.tar.gz
+	touch $@
 
 clean:
 	rm -rf $(VENV) .peers build dist bench/out

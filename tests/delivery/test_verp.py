@@ -4,9 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postroom.bounces.verp import read_detail
 from postroom.delivery.verp import is_chosen, sender_of, tagged, verp_sender
+from postroom.lists.endpoint import readings
 from postroom.lists.keys import verp_key, verp_tag
-from postroom.mail.address import ascii_domain
+from postroom.lists.roster import same_address
+from postroom.mail.address import ascii_domain, fold
 from postroom.spool.ids import IdMaker
 from postroom.spool.orders import Order
 
@@ -67,6 +70,25 @@ def test_a_tag_stands_before_the_name_whoever_puts_that_there(
 ) -> None:
     order = Order("post", "ants@grüße.example", verp=verp, verp_key=key)
     assert sender_of(order, one, xverp) == f"{local}@xn--gre-6ka8l.example"
+
+
+@given(
+    st.text("aB9+=._-ä", min_size=1, max_size=20),
+    st.sampled_from(["example.org", "Example.ORG", "exämple.org", "a.b.example", "[192.0.2.1]"]),
+    st.booleans(),
+)
+def test_what_a_sender_names_is_read_back_and_proved(user: str, host: str, xverp: bool) -> None:
+    email = f"{user}@{host}"
+    order = Order("post", "ants-bounces@example.com", verp=True, verp_key=KEY)
+    sender = sender_of(order, "" if xverp else email, xverp)
+    if xverp:
+        sender = verp_sender(sender, ascii_domain(email))  # as a mail server does
+    local, _, _ = sender.rpartition("@")
+    found = list(readings(local, fold(local)))
+    [detail] = [each.detail for each in found if each[:2] == ("ants", "bounces")]
+    proof = "shared" if xverp else "own"
+    assert read_detail(detail, KEY) == (same_address(email), proof)
+    assert read_detail(detail, verp_key(bytes(32), "ants.example.com"))[1] == "none"
 
 
 @pytest.mark.parametrize("one", ["", "ann@example.org"])

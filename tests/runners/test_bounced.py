@@ -1,5 +1,7 @@
 """Bounces: what comes back, and what becomes of members, on both databases."""
 
+import time
+
 import pytest
 from sqlalchemy import event, select, update
 
@@ -124,10 +126,10 @@ class Postman(Clerk):
 
     def upkeep(self) -> list[Mail]:
         """What time does; returns what is written."""
-        import time
-
         with self.store.begin() as connection:
-            hand_on(connection, IdMaker(), move_on(connection, site().house, time.time(), 100))
+            hand_on(
+                connection, IdMaker(), move_on(connection, site().house, time.time(), 100).handed
+            )
         return self.letters()
 
     def standing(self) -> dict[str, tuple[str, float]]:
@@ -211,7 +213,7 @@ def test_who_forwards_is_who_bounces(postman: Postman) -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        b"From: anne@example.org\r\nSubject: I am away\r\nAuto-Submitted: auto-replied\r\n\r\nHi.\r\n",
+        b"From: anne@example.org\r\nAuto-Submitted: auto-replied\r\n\r\nI am away.\r\n",
         b"From: anne@example.org\r\nSubject: Hello\r\n\r\nIs this the list?\r\n",
     ],
 )
@@ -227,7 +229,7 @@ def test_who_bounces_too_often_is_sent_a_probe(postman: Postman) -> None:
     assert probe.envelope.startswith("ant-bounces+")
     assert postman.standing()[ANNE][0] == "probing"
     assert postman.delivery() == "on"
-    [row] = [row for row in postman.queues()["out"]]
+    [row] = postman.queues()["out"]
     assert order_of(row.metadata).kind == "probe"
 
 
@@ -390,18 +392,22 @@ def test_an_address_that_is_no_member_is_counted_nowhere(postman: Postman) -> No
     assert line["unknown"] == 1
 
 
+def statements(postman: Postman) -> int:
+    """How many statements a bounce takes."""
+    seen: list[str] = []
+
+    def look(*given: object) -> None:
+        seen.append(str(given[2]))
+
+    event.listen(postman.store.engine, "before_cursor_execute", look)
+    postman.back(to=postman.own())
+    event.remove(postman.store.engine, "before_cursor_execute", look)
+    postman.pass_on(1)
+    return len(seen)
+
+
 def test_the_statements_of_a_bounce_do_not_grow(postman: Postman) -> None:
-    counted = []
-    for size in (0, 300):
-        postman.join(*(f"s{size}n{n}@example.org" for n in range(size)))
-        seen: list[str] = []
-
-        def look(*given: object) -> None:
-            seen.append(str(given[2]))
-
-        event.listen(postman.store.engine, "before_cursor_execute", look)
-        postman.back(to=postman.own())
-        event.remove(postman.store.engine, "before_cursor_execute", look)
-        postman.pass_on(1)
-        counted.append(len(seen))
-    assert counted[1] <= counted[0] + 1
+    statements(postman)  # the first one counts the members, too
+    before = statements(postman)
+    postman.join(*(f"m{n}@example.org" for n in range(300)))
+    assert statements(postman) == before

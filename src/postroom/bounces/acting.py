@@ -64,7 +64,7 @@ class Counted(NamedTuple):
 
 def count(case: Case, failures: Sequence[tuple[Failure, Proof]]) -> Counted:
     """Count failures against the members that they are about, as far as that is proved."""
-    named = {same_address(each.email): (each, proof) for each, proof in failures}
+    named = {same_address(each.email): (each, proof) for each, proof in failures if each.email}
     found = standing.known(case.connection, case.of.key, named)
     after: dict[int, Standing] = {}
     fresh = 0
@@ -75,13 +75,13 @@ def count(case: Case, failures: Sequence[tuple[Failure, Proof]]) -> Counted:
         after[known.member.key] = moved
         before = known.standing
         fresh += before is None or moved.counted_on != before.counted_on
-    if fresh and not _is_usual(case, fresh):
+    if fresh and (most := _too_many(case, fresh)):
         told = tell_mass(
             case.connection,
             case.house,
             case.of,
             case.settings.notices,
-            len(after),
+            most,
             round(100 * MASS_SHARE),
             case.now,
         )
@@ -93,14 +93,18 @@ def count(case: Case, failures: Sequence[tuple[Failure, Proof]]) -> Counted:
 def _bounced(case: Case, known: Known, failure: Failure, proof: Proof) -> Standing:
     ours = case.settings.bounces
     counts = scoring.weight(ours, failure.final, proof != "none")
-    return scoring.bounced(known.standing, ours, counts, failure.status, failure.reason, case.now)
+    # The words are shown to the member and the owners: nobody else shall put some there.
+    reason = failure.reason if proof != "none" else ""
+    reason = reason or (known.standing.reason if known.standing else "")
+    return scoring.bounced(known.standing, ours, counts, failure.status, reason, case.now)
 
 
-def _is_usual(case: Case, number: int) -> bool:
-    """Whether so many more may bounce today; then they count."""
+def _too_many(case: Case, number: int) -> int:
+    """How many may bounce in a day, if these are too many; 0 if they are not, and then they
+    count."""
     most = max(MASS_LEAST, round(MASS_SHARE * case.readers()))
     limit = Limit("bounced", str(case.of.key), most, DAY)
-    return take(case.connection, [limit], case.now, number) is None
+    return most if take(case.connection, [limit], case.now, number) is not None else 0
 
 
 def probe_came_back(case: Case, token: str, failure: Failure) -> bool:
@@ -111,6 +115,9 @@ def probe_came_back(case: Case, token: str, failure: Failure) -> bool:
     member, known = found
     if scoring.after(known.state, Event.PROBE_BOUNCED) is None:
         return False
+    if member.delivery != "on":  # they, or an owner, turned it off themselves meanwhile
+        standing.forget(case.connection, [member.key])
+        return True
     turn_off(case, member, known, failure)
     return True
 

@@ -28,6 +28,7 @@ _ASKERS: Final = ("spamarrest.com", "boxbe.com")  # and their subdomains
 _TMDA: Final = re.compile(r"-tmda-confirm>?\Z|\btmda/\d", re.IGNORECASE)
 _ASKS: Final = re.compile(r"please confirm your message\b|unverified email to ", re.IGNORECASE)
 _AUTO_REPLY: Final = ("auto_reply", "auto-reply")  # in Precedence
+_SERVERS: Final = ("", "mailer-daemon", "postmaster")  # who write bounces, in whatever form
 _ANSWERED: Final = (
     "x-autoreply",
     "x-autorespond",
@@ -69,8 +70,12 @@ def surely(message: Parts, taken: Taken) -> Answer | None:
         return None
     if names.intersection(_ANSWERED) or _first(message, "precedence") in _AUTO_REPLY:
         return "answer"
-    replied = _first(message, "auto-submitted") in ("auto-replied", "auto-notified")
-    if replied and author and is_person(author.rpartition("@")[0]) and not _is_mdn(taken):
+    if (
+        _is_reply(message)
+        and author
+        and is_person(author.rpartition("@")[0])
+        and not _is_mdn(taken)
+    ):
         return "answer"
     return None
 
@@ -80,12 +85,19 @@ def probably(message: Parts, taken: Taken) -> Answer | None:
     subject = _said(message, "subject")
     if _ASKS.match(subject):
         return "challenge"
+    if taken.report == "delivery-status":  # one that cannot be read
+        return None
     answered = (
-        _first(message, "auto-submitted") in ("auto-replied", "auto-notified")
+        (_is_reply(message) and author_of(message).partition("@")[0] not in _SERVERS)
         or _is_mdn(taken)
         or _ANSWERS.match(subject) is not None
     )
     return "answer" if answered else None
+
+
+def _is_reply(message: Parts) -> bool:
+    """RFC 3834 5. Reports of delivery say so, too."""
+    return _first(message, "auto-submitted") in ("auto-replied", "auto-notified")
 
 
 def _is_mdn(taken: Taken) -> bool:

@@ -17,7 +17,8 @@ MOST: Final = 100  # addresses of a report
 COMPLAINTS: Final = frozenset({"", "abuse", "fraud", "opt-out", "opt-out-list"})
 
 _FIELD = re.compile(
-    r"^(feedback-type|original-rcpt-to|removal-recipient)[ \t]*:([^\r\n]{0,1100}+)",
+    r"^(feedback-type|original-mail-from|original-rcpt-to|removal-recipient)[ \t]*:"
+    r"([^\r\n]{0,1100}+)",
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -25,13 +26,16 @@ _FIELD = re.compile(
 def read_feedback(taken: Taken) -> Report:
     """What a feedback report says. Whom it is about is often blackened; then nobody is named."""
     texts = taken.of("feedback-report") or [each.text for each in taken.parts]
-    kind, emails = "", dict[str, None]()
+    kind, sender, emails = "", "", dict[str, None]()
     for match in _FIELD.finditer("\n".join(texts)):
         if match[1].lower() == "feedback-type":
             kind = kind or match[2].strip().lower()
+        elif match[1].lower() == "original-mail-from":
+            sender = sender or address_of(match[2])
         elif (email := address_of(match[2])) and len(emails) < MOST:
             emails[email] = None
     if kind not in COMPLAINTS:
         return Report("other", read_as="arf")
     reason = reason_of(kind)
-    return Report("complaint", tuple(Failure(each, True, "", reason) for each in emails), "arf")
+    found = tuple(Failure(each, True, "", reason) for each in emails)
+    return Report("complaint", found, "arf", sender=sender)

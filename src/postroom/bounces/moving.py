@@ -7,7 +7,7 @@ errors; a list whose settings cannot be read is left for later.
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import Connection
 
@@ -28,14 +28,21 @@ from postroom.spool.handing import Handed
 
 PROBES, HOUR = 200, 3600.0
 LATER: Final = 600.0  # seconds until what cannot be done now is looked at again
-NEVER: Final = 9e15
 
 
-def move_on(connection: Connection, house: House, now: float, most: int) -> list[Handed]:
-    """Move on who is due, at most so many; returns letters."""
+class Moved(NamedTuple):
+    """How many members were moved on, and the letters about it."""
+
+    members: int
+    handed: list[Handed]
+
+
+def move_on(connection: Connection, house: House, now: float, most: int) -> Moved:
+    """Move on who is due, at most so many."""
     handed: list[Handed] = []
     cases: dict[int, Case | None] = {}
-    for due in standing.due(connection, now, most):
+    found = standing.due(connection, now, most)
+    for due in found:
         if due.list_key not in cases:
             cases[due.list_key] = _case(connection, house, due.list_key, now)
         case = cases[due.list_key]
@@ -43,7 +50,7 @@ def move_on(connection: Connection, house: House, now: float, most: int) -> list
             _wait(connection, due, now + LATER)
         else:
             handed += _STEPS[due.standing.state](case, due)
-    return handed
+    return Moved(len(found), handed)
 
 
 def _case(connection: Connection, house: House, key: int, now: float) -> Case | None:
@@ -95,7 +102,7 @@ def _off(case: Case, due: Due) -> list[Handed]:
     if known.warned < ours.warnings:
         return _warn(case, member, known)
     if not ours.remove:
-        _wait(case.connection, due, NEVER)
+        _wait(case.connection, due, case.now + DAY)  # the owners may want it by then
         return []
     remove_members(case.connection, case.of.key, [member.email], "member")
     case.note("removed", member, known.reason)
@@ -122,6 +129,7 @@ def _warn(case: Case, member: Member, known: Standing) -> list[Handed]:
             ours.remove,
             language,
             case.now,
+            known.since,
         )
     ]
 

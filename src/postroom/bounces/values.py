@@ -26,9 +26,11 @@ class Failure(NamedTuple):
 class Report(NamedTuple):
     """What a message says, and by which of the ways to read it: "dsn" (RFC 3464, RFC 6533),
     "arf" (RFC 5965), "wild" (flufl.bounce), or "" if by none. `message_id` is that of the message
-    that came back, "" if it is not told."""
+    that came back, `sender` its envelope sender; "" if that is not told. The email of a failure is
+    "" where nobody can read whom it is about."""
 
     kind: Kind
     failures: tuple[Failure, ...] = ()
     read_as: str = ""
     message_id: str = ""
+    sender: str = ""

@@ -88,8 +88,9 @@ def _why(address: str, lines: Sequence[str]) -> tuple[str, str]:
 
 def _status(words: str) -> str:
     """The most exact code of a failure; "" if the words say none."""
-    status = exact("5.0.0", words)
-    return status if status_of(words) or status != "5.0.0" else ""
+    said = status_of(words)
+    status = exact(said or "5.0.0", words)
+    return status if said or status != "5.0.0" else ""
 
 
 def _bounded(message: Parts, taken: Taken) -> Parts:

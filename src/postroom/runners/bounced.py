@@ -63,9 +63,8 @@ class Bounced:
 
     def process(self, held: Claim, store: Store) -> Outcome:
         """Decide what an entry tells."""
-        with store.begin() as connection:  # the secret may have to be made
+        with store.read() as connection:
             of = None if held.list_key is None else list_of_key(connection, held.list_key)
-            key = verp_key(site_secret(connection), of.list_id) if of else ""
             arrival = arrival_of(connection, held)
         known_as = message_id(held.raw)
         name = of.posting_address if of else str(held.metadata.get("listname", ""))
@@ -80,10 +79,12 @@ class Bounced:
                 "bounce ignored",
                 said | {"reason": NO_LIST},
             )
-        news = news_of(held, key)
-        there = of
+        there, event = of, held.metadata.get("event") == "refused"
+        report = Report("other") if event else recognise(held.raw, held.sender)
 
         def act(connection: Connection) -> None:
+            key = verp_key(site_secret(connection), there.list_id)
+            news = news_of(held.metadata, report, held.sender, key)
             facts = self._act(connection, there, news)
             said.update(facts)  # for the log
             done = [Step(known_as, time.time(), name, f"bounce: {news.kind}", dict(facts))]
@@ -131,21 +132,24 @@ class Bounced:
         return number
 
 
-def news_of(held: Claim, key: str) -> News:
-    """What an entry tells, read from its bytes and its metadata. Pure, never raises; `key` is the
-    list's for VERP."""
-    if held.metadata.get("event") == "refused":
-        return _event(held.metadata)
-    report = recognise(held.raw, held.sender)
-    detail = str(held.metadata.get("detail", ""))
+def news_of(facts: dict[str, Any], report: Report, sender: str, key: str) -> News:
+    """What an entry tells, by its metadata and what its message says. Pure, never raises; `key`
+    is the list's for VERP."""
+    if facts.get("event") == "refused":
+        return _event(facts)
+    detail = str(facts.get("detail", ""))
     if TOKEN.fullmatch(detail):
         return _probe(report, detail.lower())
     email, proof = read_detail(detail, key)
     named = (email, proof) if email else None
     if report.kind == "complaint":
+        if named is None or proof == "none":  # what came back may still show whom it went to
+            shown = read_detail(report.sender.partition("@")[0].partition("+")[2], key)
+            named = shown if shown[0] and shown[1] != "none" else named
+            proof = shown[1] if shown[0] else proof
         about = named or next(((each.email, proof) for each in report.failures), None)
         return News(complaint=about, kind=report.kind, message_id=report.message_id)
-    if named is not None and _is_bounce(report, held.sender):
+    if named is not None and _is_bounce(report, sender):
         failure = _about(report, email)
         return News(((failure, proof),), kind="bounce", message_id=report.message_id)
     if report.kind != "bounce":
@@ -157,7 +161,8 @@ def news_of(held: Claim, key: str) -> News:
 def _is_bounce(report: Report, sender: str) -> bool:
     """Whether this is a bounce, be it one that nobody can read: they have no sender (RFC 5321
     4.5.5)."""
-    return report.kind == "bounce" or (report.kind == "other" and not sender)
+    unread = report.kind == "other" and not report.read_as and not sender
+    return report.kind == "bounce" or unread
 
 
 def _about(report: Report, email: str) -> Failure:
@@ -171,23 +176,41 @@ def _about(report: Report, email: str) -> Failure:
 
 def _probe(report: Report, token: str) -> News:
     """A probe came back, unless it is only late, or a program answers it."""
-    late = report.failures and not any(each.final for each in report.failures)
-    if report.kind not in ("bounce", "other") or late:
+    said = next((each for each in report.failures if _is_end(each)), None)
+    if report.kind not in ("bounce", "other") or report.read_as == "arf":
         return News(kind=f"probe: {report.kind}")
-    first = next((each for each in report.failures if each.final), None)
-    failure = first or Failure("", True, "", "the bounce cannot be read")
+    if report.failures and said is None:
+        return News(kind="probe: it is late, or this is about us")
+    failure = said or Failure("", True, "", "the bounce cannot be read")
     return News(((failure, "own"),), probe=token, kind="bounce")
 
 
+def _is_end(failure: Failure) -> bool:
+    """Whether a probe did not get through: a mailbox that is still full is none. A policy (x.7.x)
+    is about us."""
+    refused = failure.status.startswith("5") and not failure.status.startswith("5.7.")
+    return failure.final or refused
+
+
 def _event(facts: dict[str, Any]) -> News:
-    """Delivery was refused for good."""
+    """Delivery was refused for good, or has given up."""
     refused = facts.get("refused")
-    failures: tuple[tuple[Failure, Proof], ...] = tuple(
-        (failure_of_reply(str(each.get("email", "")), str(each.get("reply", ""))), "own")
-        for each in (refused if isinstance(refused, list) else [])
-        if isinstance(each, dict) and each.get("about") == "recipient"
-    )
     token = str(facts.get("token", ""))
+    failures: tuple[tuple[Failure, Proof], ...] = tuple(
+        (_refusal(each), "own")
+        for each in (refused if isinstance(refused, list) else [])
+        if isinstance(each, dict) and _is_about_reader(each, bool(token))
+    )
     if token and failures:
         return News(failures[:1], probe=token, kind="refused")
     return News(failures, kind="refused", message_id=str(facts.get("message_id", "")))
+
+
+def _refusal(said: dict[str, Any]) -> Failure:
+    return failure_of_reply(str(said.get("email", "")), str(said.get("reply", "")))
+
+
+def _is_about_reader(said: dict[str, Any], probe: bool) -> bool:
+    """Whether a refusal is about the recipient. A probe that was tried for days in vain is."""
+    late = not _refusal(said).status.startswith("5")
+    return said.get("about") == "recipient" or (probe and late and said.get("about") != "us")

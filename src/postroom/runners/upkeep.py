@@ -28,6 +28,7 @@ from postroom.store.engine import Store
 
 EVERY = 60.0  # seconds
 STEPS, ROWS = 20, 2000  # transactions of one kind at a time, rows of each
+MEMBERS = 25  # of one transaction, whose mail came back
 
 
 class Upkeep:
@@ -80,14 +81,10 @@ class Upkeep:
             self._log.info("owners told", lists=len(told))
             self._woken()
         self._in_steps(lambda connection: self._expire(connection, now))
+        self._in_steps(lambda connection: self._move_on(connection, now))
         with self._store.begin() as connection:
-            moved = [
-                *move_on(connection, self._house, now, ROWS // 10),
-                *bounce_summaries(connection, self._house, now),
-            ]
-            hand_on(connection, self._ids, moved)
-        if moved:
-            self._woken()
+            hand_on(connection, self._ids, bounce_summaries(connection, self._house, now))
+        self._woken()
         before = now - self._kept
         self._in_steps(lambda connection: care.purge(connection, before, ROWS))
         self._in_steps(lambda connection: purge_steps(connection, before))
@@ -111,6 +108,12 @@ class Upkeep:
         ]
         audit.write(connection, self._ids, changes, now)
         return len(ended)
+
+    def _move_on(self, connection: Connection, now: float) -> int:
+        """Members whose mail came back, on whom time acts; returns how many."""
+        moved = move_on(connection, self._house, now, MEMBERS)
+        hand_on(connection, self._ids, moved.handed)
+        return moved.members
 
     def _in_steps(self, forget: Callable[[Connection], int], steps: int = STEPS) -> None:
         for _ in range(steps):
