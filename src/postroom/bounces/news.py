@@ -1,0 +1,111 @@
+"""News: what an entry of the queue `bounces` tells, of whom, and how that is proved.
+
+For: the bounce runner. Guarantees: the address that it came to, if we made it, is believed before
+what the message says; an event of our own delivery is believed at once. What cannot be read is
+about whom its address names, or about nobody. Pure, never raises.
+"""
+
+import re
+from typing import Any, Final, NamedTuple
+
+from postroom.bounces.recognise import failure_of_reply
+from postroom.bounces.values import Failure, Proof, Report
+from postroom.bounces.verp import read_detail
+
+TOKEN: Final = re.compile(r"[a-z2-7]{26}", re.IGNORECASE)
+MOST_FAILURES: Final = 100  # of one message; a report on more is a made up one
+
+
+class News(NamedTuple):
+    """What an entry tells: failures with how each is proved, complaints likewise, the token of
+    a probe that came back, and of what kind the message is."""
+
+    failures: tuple[tuple[Failure, Proof], ...] = ()
+    complaint: tuple[str, Proof] | None = None
+    probe: str = ""
+    kind: str = ""
+    message_id: str = ""
+
+
+def news_of(facts: dict[str, Any], report: Report, sender: str, key: str) -> News:
+    """What an entry tells, by its metadata and what its message says. Pure, never raises; `key`
+    is the list's for VERP."""
+    if facts.get("event") == "refused":
+        return _event(facts)
+    detail = str(facts.get("detail", ""))
+    if TOKEN.fullmatch(detail):
+        return _probe(report, detail.lower())
+    email, proof = read_detail(detail, key)
+    named = (email, proof) if email else None
+    if report.kind == "complaint":
+        if named is None or proof == "none":  # what came back may still show whom it went to
+            shown = read_detail(report.sender.partition("@")[0].partition("+")[2], key)
+            named = shown if shown[0] and shown[1] != "none" else named
+            proof = shown[1] if shown[0] else proof
+        about = named or next(((each.email, proof) for each in report.failures), None)
+        return News(complaint=about, kind=report.kind, message_id=report.message_id)
+    if named is not None and _is_bounce(report, sender):
+        failure = _about(report, email)
+        return News(((failure, proof),), kind="bounce", message_id=report.message_id)
+    if report.kind != "bounce":
+        return News(kind=report.kind)
+    found = tuple((each, proof) for each in report.failures[:MOST_FAILURES])
+    return News(found, kind=report.kind, message_id=report.message_id)
+
+
+def _is_bounce(report: Report, sender: str) -> bool:
+    """Whether this is a bounce, be it one that nobody can read: they have no sender (RFC 5321
+    4.5.5)."""
+    unread = report.kind == "other" and not report.read_as and not sender
+    return report.kind == "bounce" or unread
+
+
+def _about(report: Report, email: str) -> Failure:
+    """What a report says of this address: whatever it calls it, since mail is forwarded."""
+    said = next((each for each in report.failures if each.email == email), None)
+    said = said or next(iter(report.failures), None)
+    if said is None:
+        return Failure(email, False, "", "the bounce cannot be read")
+    return said._replace(email=email)
+
+
+def _probe(report: Report, token: str) -> News:
+    """A probe came back, unless it is only late, or a program answers it."""
+    said = next((each for each in report.failures if _is_end(each)), None)
+    if report.kind not in ("bounce", "other") or report.read_as == "arf":
+        return News(kind=f"probe: {report.kind}")
+    if report.failures and said is None:
+        return News(kind="probe: it is late, or this is about us")
+    failure = said or Failure("", True, "", "the bounce cannot be read")
+    return News(((failure, "own"),), probe=token, kind="bounce")
+
+
+def _is_end(failure: Failure) -> bool:
+    """Whether a probe did not get through: a mailbox that is still full is none. A policy (x.7.x)
+    is about us."""
+    refused = failure.status.startswith("5") and not failure.status.startswith("5.7.")
+    return failure.final or refused
+
+
+def _event(facts: dict[str, Any]) -> News:
+    """Delivery was refused for good, or has given up."""
+    refused = facts.get("refused")
+    token = str(facts.get("token", ""))
+    failures: tuple[tuple[Failure, Proof], ...] = tuple(
+        (_refusal(each), "own")
+        for each in (refused if isinstance(refused, list) else [])
+        if isinstance(each, dict) and _is_about_reader(each, bool(token))
+    )
+    if token and failures:
+        return News(failures[:1], probe=token, kind="refused")
+    return News(failures, kind="refused", message_id=str(facts.get("message_id", "")))
+
+
+def _refusal(said: dict[str, Any]) -> Failure:
+    return failure_of_reply(str(said.get("email", "")), str(said.get("reply", "")))
+
+
+def _is_about_reader(said: dict[str, Any], probe: bool) -> bool:
+    """Whether a refusal is about the recipient. A probe that was tried for days in vain is."""
+    late = not _refusal(said).status.startswith("5")
+    return said.get("about") == "recipient" or (probe and late and said.get("about") != "us")
