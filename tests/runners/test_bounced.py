@@ -7,6 +7,7 @@ from sqlalchemy import event, select, update
 
 from postroom.bounces.moving import move_on
 from postroom.lists.keys import site_secret, verp_key, verp_tag
+from postroom.lists.roster import change_member
 from postroom.runners.bounced import Bounced
 from postroom.spool.handing import Handed, Letter, hand_on
 from postroom.spool.ids import IdMaker
@@ -284,6 +285,42 @@ def test_a_probe_that_is_late_has_not_come_back(postman: Postman, action: str) -
     assert postman.delivery() == "on"
 
 
+@pytest.mark.parametrize(
+    ("raw", "sender"),
+    [
+        (b"From: anne@example.org\r\nSubject: Re: probe\r\n\r\nYes, I read it!\r\n", ANNE),
+        (b"From: anne@example.org\r\nAuto-Submitted: auto-replied\r\n\r\nI am away.\r\n", ""),
+    ],
+)
+def test_a_probe_that_is_answered_has_not_come_back(
+    postman: Postman, raw: bytes, sender: str
+) -> None:
+    probe = postman.probed()
+    postman.post(raw, sender, probe.envelope.partition("@")[0])
+    assert postman.delivery() == "on"
+
+
+def test_a_probe_to_a_mailbox_that_is_still_full_has_come_back(postman: Postman) -> None:
+    probe = postman.probed()
+    postman.back(to=probe.envelope.partition("@")[0], status="5.2.2", reason="552 5.2.2 Full")
+    assert postman.delivery() == "bounces"
+
+
+def test_a_probe_that_is_refused_for_what_it_says_is_about_us(postman: Postman) -> None:
+    probe = postman.probed()
+    postman.back(to=probe.envelope.partition("@")[0], status="5.7.1", reason="550 5.7.1 Spam")
+    assert postman.delivery() == "on"
+
+
+def test_who_turned_posts_off_meanwhile_is_left_alone(postman: Postman) -> None:
+    probe = postman.probed()
+    with postman.store.begin() as connection:
+        change_member(connection, postman.key_of(connection), ANNE, delivery="admin")
+    postman.back(to=probe.envelope.partition("@")[0])
+    assert postman.delivery() == "admin"
+    assert postman.standing() == {}
+
+
 def test_nothing_bad_for_a_while_is_forgotten(postman: Postman) -> None:
     postman.back(to=postman.own())
     postman.pass_on(8)
@@ -368,6 +405,20 @@ def test_where_so_many_bounce_at_once_nobody_is_counted(
     assert len(postman.standing()) == 3
     told = [each for each in postman.letters() if "owner@example.net" in each.recipients]
     assert len(told) == 1
+
+
+def test_forged_reports_do_not_keep_true_ones_from_counting(
+    postman: Postman, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("postroom.bounces.acting.MASS_LEAST", 3)
+    postman.join(*(f"m{n}@example.org" for n in range(8)))
+    postman.join("owner@example.net", role="owner")
+    for n in range(8):
+        postman.back(f"m{n}@example.org")
+    assert len(postman.standing()) == 3
+    assert postman.letters() == []
+    postman.back(to=postman.own())
+    assert postman.standing()[ANNE] == ("counting", 1.0)
 
 
 def test_a_list_that_does_not_count_counts_nothing(postman: Postman) -> None:

@@ -31,6 +31,7 @@ from postroom.spool.handing import Handed
 
 DAY: Final = 86_400.0
 US: Final = "postroom"  # who did it, in the audit log
+SPAM: Final = "a report of spam in your name"  # who asked, in a letter
 # So many members may bounce in a day, whatever the size of the list; and this share of them.
 MASS_LEAST, MASS_SHARE = 50, 0.2
 
@@ -47,7 +48,7 @@ class Case(NamedTuple):
 
     def note(self, what: str, member: Member, reason: str) -> None:
         """Write it down for `postroom audit`, and for the owners' summary."""
-        facts = {"how": "bounces", "reason": reason}
+        facts = {"how": "bounces"} | ({"reason": reason} if reason else {})
         change = Change(self.of.list_id, what, same_address(member.email), US, facts)
         audit.write(self.connection, self.house.new_id, [change], self.now)
 
@@ -75,16 +76,9 @@ def count(case: Case, failures: Sequence[tuple[Failure, Proof]]) -> Counted:
         after[known.member.key] = moved
         before = known.standing
         fresh += before is None or moved.counted_on != before.counted_on
-    if fresh and (most := _too_many(case, fresh)):
-        told = tell_mass(
-            case.connection,
-            case.house,
-            case.of,
-            case.settings.notices,
-            most,
-            round(100 * MASS_SHARE),
-            case.now,
-        )
+    proved = any(proof != "none" for _, proof in failures)  # of one message all are alike
+    if fresh and (most := _too_many(case, fresh, proved)):
+        told = _tell_mass(case, most) if proved else []
         return Counted(0, len(named) - len(found), True, tuple(told))
     standing.save(case.connection, after)
     return Counted(len(after), len(named) - len(found))
@@ -99,12 +93,19 @@ def _bounced(case: Case, known: Known, failure: Failure, proof: Proof) -> Standi
     return scoring.bounced(known.standing, ours, counts, failure.status, reason, case.now)
 
 
-def _too_many(case: Case, number: int) -> int:
+def _too_many(case: Case, number: int, proved: bool) -> int:
     """How many may bounce in a day, if these are too many; 0 if they are not, and then they
-    count."""
+    count. What anybody may have made up uses up nothing of what is true."""
     most = max(MASS_LEAST, round(MASS_SHARE * case.readers()))
-    limit = Limit("bounced", str(case.of.key), most, DAY)
+    kind = "bounced" if proved else "bounced, forged or not"
+    limit = Limit(kind, str(case.of.key), most, DAY)
     return most if take(case.connection, [limit], case.now, number) is not None else 0
+
+
+def _tell_mass(case: Case, most: int) -> list[Handed]:
+    """To the owners: this is about us."""
+    notices, share = case.settings.notices, round(100 * MASS_SHARE)
+    return tell_mass(case.connection, case.house, case.of, notices, most, share, case.now)
 
 
 def probe_came_back(case: Case, token: str, failure: Failure) -> bool:
@@ -162,7 +163,8 @@ def complained(case: Case, email: str, proof: Proof) -> tuple[str, list[Handed]]
 
 def _asked(case: Case, member: Member) -> list[Handed]:
     """Ask a member whether they want to leave."""
-    request, fresh = ask(case, member, "leave", {}, case.settings.subscriptions.expire_after)
+    days = case.settings.subscriptions.expire_after
+    request, fresh = ask(case, member, "leave", {}, days, SPAM)
     if not fresh:
         return []
     language = case.settings.notices.language
@@ -170,10 +172,15 @@ def _asked(case: Case, member: Member) -> list[Handed]:
 
 
 def ask(
-    case: Case, member: Member, action: Action, changes: Mapping[str, str], days: float
+    case: Case,
+    member: Member,
+    action: Action,
+    changes: Mapping[str, str],
+    days: float,
+    by: str = US,
 ) -> tuple[Request, bool]:
     """A request in a member's name, which they confirm by an answer."""
-    wanted = Wanted(action, member.email, "", changes, Policy.CONFIRM, Asked.CONFIRM, US, "")
+    wanted = Wanted(action, member.email, "", changes, Policy.CONFIRM, Asked.CONFIRM, by, "")
     new_id, key, waits = case.house.new_id, case.of.key, days * DAY
     request, fresh = pending.ask(case.connection, new_id, key, wanted, waits, case.now)
     if not fresh and dict(request.changes) != dict(changes):

@@ -34,7 +34,7 @@ def news_of(facts: dict[str, Any], report: Report, sender: str, key: str) -> New
         return _event(facts)
     detail = str(facts.get("detail", ""))
     if TOKEN.fullmatch(detail):
-        return _probe(report, detail.lower())
+        return _probe(report, sender, detail.lower())
     email, proof = read_detail(detail, key)
     named = (email, proof) if email else None
     if report.kind == "complaint":
@@ -69,10 +69,10 @@ def _about(report: Report, email: str) -> Failure:
     return said._replace(email=email)
 
 
-def _probe(report: Report, token: str) -> News:
-    """A probe came back, unless it is only late, or a program answers it."""
+def _probe(report: Report, sender: str, token: str) -> News:
+    """A probe came back, unless it is only late, or somebody answers it."""
     said = next((each for each in report.failures if _is_end(each)), None)
-    if report.kind not in ("bounce", "other") or report.read_as == "arf":
+    if not _is_bounce(report, sender):
         return News(kind=f"probe: {report.kind}")
     if report.failures and said is None:
         return News(kind="probe: it is late, or this is about us")

@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from postroom.bounces.scoring import Standing, State
@@ -45,6 +45,27 @@ _COLUMNS: Final = (
 )
 _BOTH: Final = MEMBERS.join(bounce, bounce.c.member == member.c.id).add_columns(*_COLUMNS)
 _KEPT: Final = bounce.c.state.in_(KEPT)
+# What each bounce takes is made once: to put it together takes longer than to run it.
+_STANDINGS: Final = select(bounce.c.member, *_COLUMNS).where(
+    bounce.c.member.in_(bindparam("members", expanding=True))
+)
+_LOCKING: Final = (
+    MEMBERS.add_columns(address.c.folded)
+    .where(member.c.list == bindparam("list_key"), member.c.role == "member")
+    .where(address.c.folded.in_(bindparam("emails", expanding=True)))
+    # In one order, so that two who lock the same members do not wait for each other in a ring.
+    .order_by(member.c.id)
+    .with_for_update(of=member, key_share=True)
+)
+
+
+def _saving(insert: Any) -> Any:
+    saving = insert(bounce)
+    replaced = {column.name: saving.excluded[column.name] for column in _COLUMNS}
+    return saving.on_conflict_do_update(index_elements=[bounce.c.member], set_=replaced)
+
+
+_SAVING: Final = {"sqlite": _saving(sqlite.insert), "postgresql": _saving(postgresql.insert)}
 
 
 class Known(NamedTuple):
@@ -67,12 +88,8 @@ def known(connection: Connection, list_key: int, emails: Iterable[str]) -> dict[
     `roster.same_address`, locked; any text will do for an address. Two statements per
     thousand."""
     found = {}
-    ours = (member.c.list == list_key) & (member.c.role == "member")
-    # In one order, so that two who lock the same members do not wait for each other in a ring.
-    reading = MEMBERS.add_columns(address.c.folded).where(ours).order_by(member.c.id)
-    reading = reading.with_for_update(of=member, key_share=True)
     for some in _chunks(sorted({same_address(email) for email in emails})):
-        rows = connection.execute(reading.where(address.c.folded.in_(some))).all()
+        rows = connection.execute(_LOCKING, {"list_key": list_key, "emails": some}).all()
         # Only now, as whoever had the lock before may have changed it.
         there = standings(connection, [row.id for row in rows])
         for row in rows:
@@ -83,11 +100,10 @@ def known(connection: Connection, list_key: int, emails: Iterable[str]) -> dict[
 def standings(connection: Connection, members: Iterable[int]) -> dict[int, Standing]:
     """What is known of members, both by their keys; nothing is locked. One statement per
     thousand."""
-    found = select(bounce.c.member, *_COLUMNS)
     return {
         row.member: standing
         for some in _chunks(list(members))
-        for row in connection.execute(found.where(bounce.c.member.in_(some)))
+        for row in connection.execute(_STANDINGS, {"members": some})
         if (standing := _standing(row[1:]))
     }
 
@@ -96,13 +112,8 @@ def save(connection: Connection, standings: Mapping[int, Standing]) -> None:
     """Write down what is known of members from now on, by their keys. Tokens stay. One
     statement."""
     rows = [{"member": key} | standings[key]._asdict() for key in sorted(standings)]
-    if not rows:
-        return
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    saving = insert(bounce)
-    replaced = {column.name: saving.excluded[column.name] for column in _COLUMNS}
-    saving = saving.on_conflict_do_update(index_elements=[bounce.c.member], set_=replaced)
-    connection.execute(saving, rows)
+    if rows:
+        connection.execute(_SAVING[connection.dialect.name], rows)
 
 
 def forget(connection: Connection, members: Iterable[int]) -> None:
