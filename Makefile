@@ -7,7 +7,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # How long `make fuzz` looks for findings.
 SECONDS ?= 3600
 
-.PHONY: help venv run test check messages bench bench-post bench-command fuzz power-loss peers clean
+.PHONY: help venv run test check messages bench bench-post bench-command bench-bounce fuzz power-loss peers clean
 help:
 	@echo "make run     start postroom with an embedded database, nothing to configure"
 	@echo "make test    run all tests"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench   measure postroom beside other servers"
 	@echo "make bench-post  measure posts on their way to members, beside GNU Mailman"
 	@echo "make bench-command  measure commands that come by mail, beside GNU Mailman"
+	@echo "make bench-bounce  measure mail that comes back, beside GNU Mailman"
 	@echo "make messages  collect the sentences that people are told, for translation"
 	@echo "make fuzz    look for input that breaks something, for an hour (SECONDS=3600)"
 	@echo "make power-loss  cut the power at every flush of a busy server, and look what is left"
@@ -81,6 +82,9 @@ bench-post: $(VENV)/.dev
 
 bench-command: $(VENV)/.dev
 	$(BIN)/python -m bench.command
+
+bench-bounce: $(VENV)/.dev
+	$(BIN)/python -m bench.bounce
 
 fuzz: $(VENV)/.fuzz
 	$(BIN)/python -m fuzz all --seconds $(SECONDS)

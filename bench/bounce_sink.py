@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import uvloop
 
@@ -31,7 +32,7 @@ SIMPLE = {
     b"NOOP": b"250 2.0.0 Ok\r\n",
     b"QUIT": b"221 2.0.0 Bye\r\n",
 }
-END = b"\r\n.\r\n"
+LINE_END, END = b"\r\n", b"\r\n.\r\n"
 _NUMBERS = RECORD.size // 8
 _OTHERS, _APART, _REFUSED = range(0, (RECORDS + 1) * _NUMBERS, _NUMBERS)
 _REFUSED_TO, _APART_TO = (f"RCPT TO:<{each}".encode() for each in (GONE, APART))
@@ -98,21 +99,23 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(b"220 sink ESMTP\r\n")
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(b"220 sink ESMTP\r\n")
 
     def data_received(self, data: bytes) -> None:
         """Answer all that came with one write."""
-        self._rest += data
+        octets, at = self._rest + data, 0
         answers: list[bytes] = []
-        while True:
-            end = END if self._data else b"\r\n"
-            piece, found, rest = self._rest.partition(end)
-            if not found:
-                break
-            self._rest = rest
-            answers.append(self._delivered() if self._data else self._answer(piece))
+        while (found := octets.find(END if self._data else LINE_END, at)) >= 0:
+            if self._data:
+                at = found + len(END)
+                answers.append(self._delivered())
+            else:
+                line, at = octets[at:found], found + len(LINE_END)
+                answers.append(self._answer(line))
+                if self._data:  # the end of this line may be the beginning of that of the text
+                    at -= len(LINE_END)
+        self._rest = octets[at:]
         if answers:
             self._transport.write(b"".join(answers))
 
@@ -127,8 +130,7 @@ class Client(asyncio.Protocol):
         if verb == b"DATA":
             if not any(self._pending.values()):
                 return b"503 5.5.1 No recipients\r\n"
-            # The line before the text ends where an empty text would.
-            self._data, self._rest = True, b"\r\n" + self._rest
+            self._data = True
             return b"354 Go on\r\n"
         if verb in (b"EHLO", b"HELO"):
             return HELLO

@@ -56,7 +56,9 @@ def fields(*lines: str) -> Failure:
         ),
         (
             reports.DELAYED,
-            Failure(ANN, False, "4.4.1", "connect to mx.example.org[192.0.2.1]:25: timed out"),
+            Failure(
+                ANN, False, "4.4.1", "connect to mx.example.org[192.0.2.1]:25: timed out", False
+            ),
         ),
     ],
     ids=["postfix", "exim", "opensmtpd", "sendmail", "exchange", "gmail", "utf-8", "delayed"],

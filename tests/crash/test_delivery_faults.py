@@ -175,7 +175,7 @@ def test_what_was_lost_after_the_dot_is_sent_again_later_and_nothing_else(
 # A mail server that says no
 
 
-def test_d5_who_is_refused_for_good_is_counted_with_the_reply(
+def test_d5_who_is_refused_for_good_is_in_bounces_with_the_reply(
     site: Site, server: MailServer
 ) -> None:
     gone, full = MEMBERS[2], MEMBERS[13]
@@ -184,7 +184,7 @@ def test_d5_who_is_refused_for_good_is_counted_with_the_reply(
     this = post(site)
     settle(site)
     assert copies(server, this) == once(*MEMBERS) - once(gone, full)
-    assert reasons(site) == {email: (1.0, reply) for email, reply in said.items()}
+    assert reasons(site) == {gone: (1.0, said[gone]), full: (0.5, said[full])}
     assert in_state(site, this, "refused") == [gone, full]
 
 
@@ -212,7 +212,7 @@ def test_d5_who_is_told_to_wait_waits_alone_and_is_given_up_with_the_last_reply(
     make_due(site, this)
     settle(site)
     assert copies(server, this) == once(*MEMBERS) - once(never)
-    assert reasons(site) == {}
+    assert reasons(site) == {never: (0.5, "Given up after 5.0 days: 452 4.2.2 Full")}
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,12 @@ from postroom.spool.orders import order_of
 from postroom.store import schema
 from tests.contract.desk import ANNE, BART, Desk
 from tests.runners.ants import site
-from tests.runners.clerk import Clerk
+from tests.runners.clerk import Clerk, mail
 from tests.runners.clerk import Letter as Mail
 from tests.runners.scripted import Watched
 
 DAY = 86_400.0
+REPLY = "550 5.1.1 No such user"
 DSN = """From: Mail Delivery System <mailer-daemon@mx.example.net>
 To: ant-bounces@example.com
 Subject: Undelivered Mail Returned to Sender
@@ -328,10 +329,15 @@ def test_nothing_bad_for_a_while_is_forgotten(postman: Postman) -> None:
     assert postman.standing() == {}
 
 
-def refused(postman: Postman, *, token: str = "", about: str = "recipient") -> None:
+def refused(
+    postman: Postman, *emails: str, token: str = "", about: str = "recipient", reply: str = REPLY
+) -> None:
     """Delivery was refused for good."""
-    each = {"email": ANNE, "member": 1, "reply": "550 5.1.1 No such user", "about": about}
-    facts = {"event": "refused", "refused": [each], "message_id": "<post@example.org>"}
+    each = [
+        {"email": email, "member": 1, "reply": reply, "about": about} for email in emails or [ANNE]
+    ]
+    facts: dict[str, object] = {"event": "refused", "refused": each}
+    facts["message_id"] = "<post@example.org>"
     if token:
         facts["token"] = token
     with postman.store.begin() as connection:
@@ -352,6 +358,30 @@ def test_what_is_about_the_message_or_us_counts_against_nobody(
 ) -> None:
     refused(postman, about=about)
     assert postman.standing() == {}
+
+
+@pytest.mark.parametrize(
+    ("about", "reply"),
+    [
+        ("message", "not delivered in time; last: no answer"),
+        ("message", "421 4.3.2 Shutting down"),
+        ("recipient", "550 5.1.8 Your address is no good"),
+        ("recipient", "550 Your IP is listed at zen.spamhaus.org"),
+    ],
+)
+def test_a_probe_that_fails_because_of_us_turns_nothing_off(
+    postman: Postman, about: str, reply: str
+) -> None:
+    probe = postman.probed()
+    token = probe.envelope.partition("@")[0].partition("+")[2]
+    refused(postman, token=token, about=about, reply=reply)
+    assert postman.delivery() == "on"
+
+
+def test_a_probe_that_was_given_up_at_a_dead_server_has_come_back(postman: Postman) -> None:
+    probe = postman.probed()
+    postman.back(to=probe.envelope.partition("@")[0], status="4.4.1", reason="timed out")
+    assert postman.delivery() == "bounces"
 
 
 def test_a_probe_that_is_refused_turns_delivery_off(postman: Postman) -> None:
@@ -419,6 +449,58 @@ def test_forged_reports_do_not_keep_true_ones_from_counting(
     assert postman.letters() == []
     postman.back(to=postman.own())
     assert postman.standing()[ANNE] == ("counting", 1.0)
+
+
+def test_a_day_on_which_so_many_bounce_says_nothing_of_anybody(
+    postman: Postman, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("postroom.bounces.acting.MASS_LEAST", 3)
+    postman.join("owner@example.net", role="owner")
+    probe = postman.probed()
+    postman.join(*(f"m{n}@example.org" for n in range(8)))
+    for n in range(8):
+        postman.back(f"m{n}@example.org", to=postman.own(f"m{n}@example.org"))
+    postman.back(to=probe.envelope.partition("@")[0])
+    assert postman.delivery() == "on"
+
+
+def test_of_many_refusals_at_once_as_many_are_counted_as_there_is_room(
+    postman: Postman, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("postroom.bounces.acting.MASS_LEAST", 3)
+    names = [f"m{n}@example.org" for n in range(8)]
+    postman.join(*names)
+    refused(postman, *names)
+    assert len(postman.standing()) == 2
+
+
+def test_forged_complaints_ask_no_more_than_a_few(
+    postman: Postman, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("postroom.bounces.acting.ASKED", 1)
+    for email in (ANNE, BART):
+        to = f"ant-bounces+{postman.tag()}+{email.replace('@', '=')}"
+        raw = ARF.replace("<arf", f"<{email[:4]}").replace("\n", "\r\n").encode()
+        postman.post(raw, "abuse@example.net", to)
+    assert len(postman.letters()) == 1
+
+
+def test_no_command_takes_the_place_of_what_a_warning_asks(postman: Postman) -> None:
+    probe = postman.probed()
+    postman.back(to=probe.envelope.partition("@")[0])
+    [warning] = postman.upkeep()
+    postman.worker, bounces = postman.commands, postman.worker
+    postman.command("ant-request", mail("set own=no"), BART)
+    postman.command(f"ant-confirm+{warning.token}")
+    postman.worker = bounces
+    assert postman.delivery() == "on"
+
+
+def test_who_stops_counting_stops_warning_too(postman: Postman) -> None:
+    probe = postman.probed()
+    postman.back(to=probe.envelope.partition("@")[0])
+    postman.set(bounces__count="no")
+    assert postman.upkeep() == []
 
 
 def test_a_list_that_does_not_count_counts_nothing(postman: Postman) -> None:

@@ -25,15 +25,17 @@ from postroom.lists.settings import ListSettings
 from postroom.lists.subscription import Action, Policy
 from postroom.lists.subscription import State as Asked
 from postroom.notices import requests
+from postroom.notices.courtesy import OWNERS, TELL_MASS, told_since
 from postroom.notices.sheet import House
 from postroom.notices.telling import tell_mass
 from postroom.spool.handing import Handed
 
 DAY: Final = 86_400.0
+ASKED, HOUR = 50, 3600.0  # so many are asked in an hour whether they want to leave
 US: Final = "postroom"  # who did it, in the audit log
 SPAM: Final = "a report of spam in your name"  # who asked, in a letter
 # So many members may bounce in a day, whatever the size of the list; and this share of them.
-MASS_LEAST, MASS_SHARE = 50, 0.2
+MASS_LEAST, MASS_SHARE = 10, 0.2
 
 
 class Case(NamedTuple):
@@ -68,44 +70,60 @@ def count(case: Case, failures: Sequence[tuple[Failure, Proof]]) -> Counted:
     named = {same_address(each.email): (each, proof) for each, proof in failures if each.email}
     found = standing.known(case.connection, case.of.key, named)
     after: dict[int, Standing] = {}
-    fresh = 0
+    fresh: list[int] = []
     for email, (failure, proof) in named.items():
         if (known := found.get(email)) is None or known.member.delivery == "admin":
             continue
-        moved = _bounced(case, known, failure, proof)
-        after[known.member.key] = moved
-        before = known.standing
-        fresh += before is None or moved.counted_on != before.counted_on
-    proved = any(proof != "none" for _, proof in failures)  # of one message all are alike
-    if fresh and (most := _too_many(case, fresh, proved)):
-        told = _tell_mass(case, most) if proved else []
-        return Counted(0, len(named) - len(found), True, tuple(told))
+        if not scoring.weight(case.settings.bounces, failure.final, proof != "none"):
+            continue
+        key, before = known.member.key, known.standing
+        after[key] = _bounced(case, known, failure, proof)
+        if before is None or after[key].counted_on != before.counted_on:
+            fresh.append(key)
+    proof = next((each for _, each in failures), "none")  # of one message all are alike
+    room = _room(case, len(fresh), proof)
+    told: list[Handed] = []
+    for key in fresh[room:]:
+        del after[key]
+    if room < len(fresh) and proof != "none":
+        told = _tell_mass(case)
     standing.save(case.connection, after)
-    return Counted(len(after), len(named) - len(found))
+    return Counted(len(after), len(named) - len(found), room < len(fresh), tuple(told))
 
 
 def _bounced(case: Case, known: Known, failure: Failure, proof: Proof) -> Standing:
     ours = case.settings.bounces
     counts = scoring.weight(ours, failure.final, proof != "none")
-    # The words are shown to the member and the owners: nobody else shall put some there.
+    # The words are shown to those who run the list: strangers shall not put some there.
     reason = failure.reason if proof != "none" else ""
     reason = reason or (known.standing.reason if known.standing else "")
     return scoring.bounced(known.standing, ours, counts, failure.status, reason, case.now)
 
 
-def _too_many(case: Case, number: int, proved: bool) -> int:
-    """How many may bounce in a day, if these are too many; 0 if they are not, and then they
-    count. What anybody may have made up uses up nothing of what is true."""
-    most = max(MASS_LEAST, round(MASS_SHARE * case.readers()))
-    kind = "bounced" if proved else "bounced, forged or not"
-    limit = Limit(kind, str(case.of.key), most, DAY)
-    return most if take(case.connection, [limit], case.now, number) is not None else 0
+def _most(case: Case) -> int:
+    """How many members may bounce in a day."""
+    return max(MASS_LEAST, round(MASS_SHARE * case.readers()))
 
 
-def _tell_mass(case: Case, most: int) -> list[Handed]:
+def _room(case: Case, number: int, proof: Proof) -> int:
+    """Of how many it may still be counted today that mail came back. What is proved less uses up
+    nothing of what is proved more."""
+    limit = Limit(f"bounced {proof}", str(case.of.key), _most(case), DAY)
+    while number and take(case.connection, [limit], case.now, number) is not None:
+        number //= 2
+    return number
+
+
+def mass_lately(case: Case) -> bool:
+    """Whether so many bounced within a day that what comes back now says nothing of anybody."""
+    key, now = case.of.key, case.now
+    return told_since(case.connection, key, TELL_MASS, OWNERS, now - DAY)
+
+
+def _tell_mass(case: Case) -> list[Handed]:
     """To the owners: this is about us."""
     notices, share = case.settings.notices, round(100 * MASS_SHARE)
-    return tell_mass(case.connection, case.house, case.of, notices, most, share, case.now)
+    return tell_mass(case.connection, case.house, case.of, notices, _most(case), share, case.now)
 
 
 def probe_came_back(case: Case, token: str, failure: Failure) -> bool:
@@ -116,7 +134,8 @@ def probe_came_back(case: Case, token: str, failure: Failure) -> bool:
     member, known = found
     if scoring.after(known.state, Event.PROBE_BOUNCED) is None:
         return False
-    if member.delivery != "on":  # they, or an owner, turned it off themselves meanwhile
+    # They, or an owner, turned it off themselves meanwhile; or so many bounce that it is about us.
+    if member.delivery != "on" or mass_lately(case):
         standing.forget(case.connection, [member.key])
         return True
     turn_off(case, member, known, failure)
@@ -130,8 +149,8 @@ def turn_off(case: Case, member: Member, known: Standing, failure: Failure) -> N
         state=State.OFF,
         since=case.now,
         bounced_at=case.now,
-        status=failure.status or known.status,
-        reason=failure.reason or known.reason,
+        status=failure.status,
+        reason=failure.reason,  # of the probe, and so nobody's invention
         warned=0,
         next_at=case.now,
     )
@@ -152,7 +171,12 @@ def complained(case: Case, email: str, proof: Proof) -> tuple[str, list[Handed]]
     if proof == "none":
         return "ignored: nothing shows that it is about this member", []
     if proof == "shared":
+        limit = Limit("complaint", str(case.of.key), ASKED, HOUR)
+        if take(case.connection, [limit], case.now) is not None:
+            return "ignored: too many were asked within an hour", []
         return "the member was asked", _asked(case, member)
+    if wish == "stop" and member.delivery != "on":
+        return "they get no posts as it is", []
     case.note("complained", member, "")
     if wish == "leave":
         remove_members(case.connection, case.of.key, [member.email], "member")

@@ -87,8 +87,11 @@ def probably(message: Parts, taken: Taken) -> Answer | None:
         return "challenge"
     if taken.report == "delivery-status":  # one that cannot be read
         return None
+    author = author_of(message)
+    generated = _first(message, "auto-submitted") not in ("", "no")  # as Exchange says it
     answered = (
-        (_is_reply(message) and author_of(message).partition("@")[0] not in _SERVERS)
+        (_is_reply(message) and author.partition("@")[0] not in _SERVERS)
+        or (generated and bool(author) and is_person(author.rpartition("@")[0]))
         or _is_mdn(taken)
         or _ANSWERS.match(subject) is not None
     )

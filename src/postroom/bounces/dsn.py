@@ -42,10 +42,15 @@ _FULL = re.compile(
 )
 _TYPE = re.compile(r"\s*([A-Za-z0-9-]{1,40})\s*;")
 _MAIL_TYPE = re.compile(r"\s*(?:smtp|lmtp|x-[a-z0-9-]{1,30}|dns|unix)\s*;", re.IGNORECASE)
+_BLOCKED = re.compile(
+    r"\bblock(?:ed|ing| ?list)|\bblacklist|\bdnsbl|\brbl\b|spamhaus|spamcop|barracuda|\bspam\b"
+    r"|\breputation|\bjunkmail|\bpolicy\b|\bbadmailfrom",
+    re.IGNORECASE,
+)
 _CODES = re.compile(r"(?<!\S)([245]\d\d)[ -]([245]\.\d{1,3}\.\d{1,3})[ -]")
 _UNICODE = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")
 _XTEXT = re.compile(r"\+(2B|3D)")
-_COMMENT = re.compile(r"\((.*)\)")
+_COMMENT = re.compile(r"\(([^()]*)\)")  # linear: each "(" ends the try before it
 
 
 class Said(NamedTuple):
@@ -121,7 +126,8 @@ def _failure(group: dict[str, str]) -> Failure | None:
     else:
         return None
     email = _address(group)
-    return Failure(email, final, status, reason_of(words) or _comment(group.get("status", "")))
+    reason = reason_of(words) or _comment(group.get("status", ""))
+    return Failure(email, final, status, reason, not action.startswith("delay"))
 
 
 def _arrived(group: dict[str, str]) -> bool:
@@ -176,6 +182,8 @@ def exact(status: str, words: str) -> str:
         status = said or status
     if status.endswith(".0.0") and status[:1] != "2" and _FULL.search(words):
         return f"{status[0]}.2.2"
+    if status.endswith(".0.0") and status[:1] != "2" and _BLOCKED.search(words):
+        return f"{status[0]}.7.1"  # without a code of its own: it is about us
     return status
 
 

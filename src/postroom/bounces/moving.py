@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection
 
-from postroom.bounces import scoring, standing
+from postroom.bounces import acting, scoring, standing
 from postroom.bounces.acting import DAY, Case, ask
 from postroom.bounces.reasons import in_words
 from postroom.bounces.scoring import Event, Standing, State
@@ -64,8 +64,12 @@ def _case(connection: Connection, house: House, key: int, now: float) -> Case | 
 def _counting(case: Case, due: Due) -> list[Handed]:
     """Probe who is at the threshold; forget of the others what is long ago."""
     member, known, ours = due.member, due.standing, case.settings.bounces
-    if not ours.count or known.score < ours.threshold or member.delivery != "on":
+    quiet = case.now - known.bounced_at > ours.forget_after * DAY
+    if not ours.count or quiet or known.score < ours.threshold or member.delivery != "on":
         standing.forget(case.connection, [member.key])
+        return []
+    if acting.mass_lately(case):
+        _wait(case.connection, due, case.now + DAY)
         return []
     limit = Limit("probe", str(case.of.key), PROBES, HOUR)
     if take(case.connection, [limit], case.now) is not None:
@@ -79,11 +83,7 @@ def _counting(case: Case, due: Due) -> list[Handed]:
     standing.set_token(case.connection, member.key, token)
     language = case.settings.notices.language
     words = say(in_words(known.status), language)
-    return [
-        letters.probe(
-            case.house, case.of, member.email, token, words, known.reason, language, case.now
-        )
-    ]
+    return [letters.probe(case.house, case.of, member.email, token, words, "", language, case.now)]
 
 
 def _probing(case: Case, due: Due) -> list[Handed]:
@@ -99,6 +99,9 @@ def _off(case: Case, due: Due) -> list[Handed]:
     if member.delivery != "bounces":  # an owner has turned it on, or off for good
         standing.forget(case.connection, [member.key])
         return []
+    if not ours.count:
+        _wait(case.connection, due, case.now + DAY)
+        return []
     if known.warned < ours.warnings:
         return _warn(case, member, known)
     if not ours.remove:
@@ -113,7 +116,7 @@ def _warn(case: Case, member: Member, known: Standing) -> list[Handed]:
     ours, language = case.settings.bounces, case.settings.notices.language
     # An answer to any of these letters will do, also to the last one.
     days = ours.warn_every * (ours.warnings + 1)
-    request, _ = ask(case, member, "change", {"delivery": "on"}, days)
+    request, _ = ask(case, member, "resume", {"delivery": "on"}, days)
     warned = known._replace(warned=known.warned + 1, next_at=case.now + ours.warn_every * DAY)
     standing.save(case.connection, {member.key: warned})
     words = say(in_words(known.status), language)

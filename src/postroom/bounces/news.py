@@ -13,6 +13,10 @@ from postroom.bounces.values import Failure, Proof, Report
 from postroom.bounces.verp import read_detail
 
 TOKEN: Final = re.compile(r"[a-z2-7]{26}", re.IGNORECASE)
+# A mailbox or a server that took no mail until the probe was given up (subject and detail).
+_NOWHERE: Final = frozenset(
+    {"2.1", "2.2", "3.1", "3.2", "4.0", "4.1", "4.2", "4.3", "4.4", "4.6", "4.7", "1.1", "1.2"}
+)
 MOST_FAILURES: Final = 100  # of one message; a report on more is a made up one
 
 
@@ -81,10 +85,10 @@ def _probe(report: Report, sender: str, token: str) -> News:
 
 
 def _is_end(failure: Failure) -> bool:
-    """Whether a probe did not get through: a mailbox that is still full is none. A policy (x.7.x)
-    is about us."""
-    refused = failure.status.startswith("5") and not failure.status.startswith("5.7.")
-    return failure.final or refused
+    """Whether a probe did not get through for good: a mailbox that is still full is none, nor is
+    a server that did not answer until the mail was given up. What is about us or about the message
+    (`reasons`) says nothing."""
+    return failure.final or (failure.over and failure.status[2:] in _NOWHERE)
 
 
 def _event(facts: dict[str, Any]) -> News:
@@ -106,6 +110,11 @@ def _refusal(said: dict[str, Any]) -> Failure:
 
 
 def _is_about_reader(said: dict[str, Any], probe: bool) -> bool:
-    """Whether a refusal is about the recipient. A probe that was tried for days in vain is."""
-    late = not _refusal(said).status.startswith("5")
-    return said.get("about") == "recipient" or (probe and late and said.get("about") != "us")
+    """Whether a refusal is about the recipient; of a probe, whether it says that nobody is there.
+    What was given up no longer tells at what it failed, so only a code of an address or a mailbox
+    does (x.1, x.2): our own mail server may have been away."""
+    about, failure = said.get("about"), _refusal(said)
+    if not probe:
+        return about == "recipient"
+    theirs = about == "recipient" or (about != "us" and failure.status[2:4] in ("1.", "2."))
+    return theirs and _is_end(failure)

@@ -35,7 +35,7 @@ def recognise(raw: bytes, sender: str) -> Report:
 def failure_of_reply(email: str, reply: str) -> Failure:
     """What the reply of a server says of this recipient, whom it refused for good, or whom nobody
     could reach for days."""
-    status = dsn.status_of(reply)
+    status = dsn.exact(dsn.status_of(reply), reply)
     return Failure(same_address(email), is_final(status), status, dsn.reason_of(reply))
 
 

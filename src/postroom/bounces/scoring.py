@@ -105,8 +105,10 @@ def bounced(
         first = Standing(State.COUNTING, 0.0, -1, now, status, reason, now, 0, now)
         return _counted(first, settings, counts, day, now)
     known = before._replace(bounced_at=now, status=status or before.status, reason=reason)
+    if before.state is State.OFF:
+        return before._replace(bounced_at=now)  # why is what the probe said
     if before.state is not State.COUNTING:
-        return known._replace(next_at=before.next_at)
+        return known
     if now - before.bounced_at > settings.forget_after * DAY:
         known = known._replace(score=0.0, counted_on=-1, since=now)
     return _counted(known, settings, counts, day, now)

@@ -15,12 +15,14 @@ Proof = Literal["own", "shared", "none"]
 class Failure(NamedTuple):
     """One address that could not be reached. `email` is folded (`roster.same_address`), `status`
     an enhanced status code (RFC 3463) or "", `reason` the words of whoever refused, on one line.
-    What is not `final` may pass."""
+    What is not `final` may pass for
+    other mail; `over` says that this one is not tried again."""
 
     email: str
     final: bool
     status: str
     reason: str
+    over: bool = True
 
 
 class Report(NamedTuple):

@@ -32,6 +32,7 @@ LINES: Final = 1_000
 LINE: Final = 300  # octets
 FIELD: Final = 4_000  # octets of a header field
 MOST: Final = 100  # addresses
+REASON: Final = 1_000  # characters of a line in which it is looked for
 NEAR: Final = 8  # lines from the address on in which the reason may stand
 
 _LOG = logging.getLogger("flufl.bounce")
@@ -45,7 +46,9 @@ _NAMED = re.compile(r"\s*<[^<>\s]+>:\s")  # as most write it
 def failures(message: Parts, taken: Taken) -> tuple[Failure, ...]:
     """Who could not be reached, as far as it can be found out."""
     known = _exim(message) or _known(message, taken)
-    lines = [line for part in taken.parts for line in part.text[:BODY].splitlines()][:LINES]
+    lines = [line[:REASON] for part in taken.parts for line in part.text[:BODY].splitlines()][
+        :LINES
+    ]
     found = (_failure(each, known[each], lines) for each in sorted(known)[:MOST])
     return tuple(each for each in found if each.email)
 

@@ -46,7 +46,9 @@ WAITS_FOR: Final = {
     State.INVITED: "the address, invited",
 }
 # What does at once, without asking anybody, what was asked for.
-INSTEAD: Final = {"join": "member add", "leave": "member remove", "change": "member set"}
+INSTEAD: Final = {"join": "member add", "leave": "member remove", "change": "member set"} | {
+    "resume": "bounce reset"
+}
 DONE: Final = {Event.ACCEPT: "accepted", Event.REJECT: "rejected", Event.DISCARD: "discarded"}
 
 numbers_argument = click.argument(

@@ -111,6 +111,14 @@ def may_tell(
     return connection.execute(told.returning(notified.c.at)).first() is not None
 
 
+def told_since(connection: Connection, list_key: int, kind: str, email: str, since: float) -> bool:
+    """Whether `email` (`OWNERS`) was told something of this kind since then; one statement."""
+    key = (notified.c.list == list_key) & (notified.c.kind == kind)
+    told = select(notified.c.at).where(key, notified.c.email == same_address(email))
+    at = connection.scalar(told)
+    return at is not None and at >= since
+
+
 def forget(connection: Connection, now: float) -> int:
     """Forget who was told what so long ago that it no longer matters; returns how many."""
     return connection.execute(delete(notified).where(notified.c.at < now - KEPT)).rowcount

@@ -73,7 +73,8 @@ class Bounced:
             facts = self._act(connection, there, news)
             said.update(facts)  # for the log
             done = [Step(known_as, time.time(), name, f"bounce: {news.kind}", dict(facts))]
-            if news.message_id and news.message_id != known_as:
+            proved = any(proof != "none" for _, proof in news.failures)
+            if proved and news.message_id and news.message_id != known_as:
                 back = {"from": [each.email for each, _ in news.failures][:MOST_FAILURES]}
                 done.append(Step(news.message_id, time.time(), name, "came back", back))
             steps.write(connection, self._ids, [*came, *done])
