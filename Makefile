@@ -7,7 +7,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # How long `make fuzz` looks for findings.
 SECONDS ?= 3600
 
-.PHONY: help venv run test check messages bench bench-post bench-command fuzz power-loss peers clean
+.PHONY: help venv run test check messages bench bench-post bench-command bench-bounce fuzz power-loss peers clean
 help:
 	@echo "make run     start postroom with an embedded database, nothing to configure"
 	@echo "make test    run all tests"
@@ -15,10 +15,11 @@ help:
 	@echo "make bench   measure postroom beside other servers"
 	@echo "make bench-post  measure posts on their way to members, beside GNU Mailman"
 	@echo "make bench-command  measure commands that come by mail, beside GNU Mailman"
+	@echo "make bench-bounce  measure mail that comes back, beside GNU Mailman"
 	@echo "make messages  collect the sentences that people are told, for translation"
 	@echo "make fuzz    look for input that breaks something, for an hour (SECONDS=3600)"
 	@echo "make power-loss  cut the power at every flush of a busy server, and look what is left"
-	@echo "make peers   install the Debian packages that some tests and the bench talk to"
+	@echo "make peers   install the Debian packages that some tests and the bench talk to, get samples"
 
 venv: $(VENV)/.run
 
@@ -82,6 +83,9 @@ bench-post: $(VENV)/.dev
 bench-command: $(VENV)/.dev
 	$(BIN)/python -m bench.command
 
+bench-bounce: $(VENV)/.dev
+	$(BIN)/python -m bench.bounce
+
 fuzz: $(VENV)/.fuzz
 	$(BIN)/python -m fuzz all --seconds $(SECONDS)
 	$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz
@@ -90,8 +94,15 @@ power-loss: $(VENV)/.dev
 	$(BIN)/python -m tests.crash.power_loss --messages 5000 --small-log
 	$(BIN)/python -m tests.crash.power_loss --messages 5000
 
-peers:
+peers: .peers/flufl.bounce/.done
 	sh tests/interop/peers.sh
+
+# The bounces that flufl.bounce is tested with are in its source distribution alone.
+.peers/flufl.bounce/.done: | $(VENV)/.dev
+	rm -rf $(@D) && mkdir -p $(@D)
+	$(BIN)/pip download --quiet --no-deps --no-binary flufl.bounce --dest $(@D) 'flufl.bounce>=6'
+	tar -xz --strip-components=1 -C $(@D) -f $(@D)/flufl_bounce-*.tar.gz
+	touch $@
 
 clean:
 	rm -rf $(VENV) .peers build dist bench/out

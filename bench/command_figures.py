@@ -260,9 +260,9 @@ def flood_table(measured: Sequence[Flood], peer: str) -> Table:
         tuple(rows),
         (
             "Each from another address and another network. The door: 4,000-octet messages/s over "
-            "10 sessions to an address whose queue is not served, while the flood is worked off. "
-            f"{peer} has no limits: one letter to each; it gets fewer, since it takes the longer "
-            "for each the more there are.",
+            "10 sessions to an address whose queue is kept from being served, while the flood is "
+            f"worked off. {peer} has no limits: one letter to each; it gets fewer, since it takes "
+            "the longer for each the more there are.",
             *(_ledger(each) for each in measured if not each.ledger.balanced),
         ),
     )

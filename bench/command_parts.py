@@ -33,7 +33,7 @@ from bench.mailman_post import NAME as MAILMAN
 from bench.measure import Tell
 from bench.post_figures import Statements
 from bench.post_ours import NAME as OURS
-from bench.post_ours import Site, Trace
+from bench.post_ours import UNSERVED, Site, Trace
 from bench.post_run import exactly, lists
 from bench.post_sink import Sink, sink
 from bench.process import Skip, paused
@@ -44,7 +44,6 @@ KINDS = ("help", "join", "confirm")
 WARM = 50  # commands before any is timed
 IDLE = 3.0  # seconds in which the runners are watched doing nothing
 SINGLE = 5  # joins of which the one with the fewest statements counts
-UNSERVED = "bounces"
 DOOR = Load(10, to=address(ANT, UNSERVED))
 EMPTY: Lists = {address(ANT): []}
 Contenders = dict[str, Contender]

@@ -42,7 +42,7 @@ Lists = Mapping[str, Sequence[str]]
 
 class Contender(Protocol):
     """A server of commands. `runner` is the process that serves them; `idle` are those that have
-    to be held so that nobody serves the queue `bounces`."""
+    to be held so that nobody serves the queue `bounces`; ours leaves it alone anyway."""
 
     @property
     def server(self) -> Server: ...
@@ -91,8 +91,8 @@ class Ours(NamedTuple):
 def ours(
     directory: Path, sink_port: int, lists: Lists, settings: Mapping[str, str] = UNLIMITED
 ) -> Iterator[Ours]:
-    """Run postroom with these lists and members."""
-    site = Site(directory, sink_port, verp=True, more=settings)
+    """Run postroom with these lists and members; nobody serves the queue `bounces`."""
+    site = Site(directory, sink_port, verp=True, more=settings, aside=True)
     site.create(lists)
     with site.serve() as server:
         path = f"file:{directory / 'postroom.db'}?mode=ro"

@@ -13,7 +13,7 @@ from bench.figures import Ledger, summarise
 from bench.load import Load, LoadError, Run, calibrate, send
 from bench.measure import Tell
 from bench.post_figures import Beside
-from bench.post_ours import Site
+from bench.post_ours import UNSERVED, Site
 from bench.post_run import (
     DOMAIN,
     LIMIT,
@@ -29,8 +29,7 @@ from bench.post_run import (
 from bench.post_sink import Sink, sink
 from bench.servers import Postroom, Server
 
-QUEUE = "bounces"  # that nobody serves
-DOOR = Load(10, to=f"small-bounces@{DOMAIN}")
+DOOR = Load(10, to=f"small-{UNSERVED}@{DOMAIN}")
 ROOM = 4.0  # times as long as the door's run, alone, the large posts must take
 
 
@@ -98,7 +97,7 @@ class _Work:
 def beside(plan: Plan, place: Path, tell: Tell) -> Beside:
     """The door and a small list, alone and beside a large post."""
     with sink(place / "sink") as into:
-        ours = Site(place / "postroom", into.port, verp=True)
+        ours = Site(place / "postroom", into.port, verp=True, aside=True)
         tell(f"beside: subscribing {plan.large:,} members")
         ours.create(lists([plan.large]) | {SMALL: readers(plan.small)})
         only = Site(place / "door", into.port, verp=True)
@@ -124,7 +123,7 @@ def beside(plan: Plan, place: Path, tell: Tell) -> Beside:
                     "beside a large post; a small post "
                     f"{small[-1]:.3f} s alone, {small_late[-1]:.3f} s beside it"
                 )
-            ledger = Ledger(work.sent, ours.depths().get(QUEUE, 0))
+            ledger = Ledger(work.sent, ours.depths().get(UNSERVED, 0))
     if not ledger.balanced:
         raise LoadError(f"{ledger.sent:,} messages were accepted, {ledger.queued:,} are queued")
     return Beside(

@@ -298,9 +298,9 @@ def beside_table(beside: Beside) -> Table:
         ),
         (
             "postroom with its default settings. The door: 4,000-octet messages over 10 sessions "
-            "to an address whose queue is not served. The first ratio is to a door whose runners "
-            "have no post to deliver, the second to `postroom serve --only lmtp`: runners are "
-            "woken by all that comes in.",
+            "to an address whose queue nobody serves: its runner is told to leave it alone. The "
+            "first ratio is to a door whose runners have no post to deliver, the second to "
+            "`postroom serve --only lmtp`: runners are woken by all that comes in.",
             f"Its queue holds {beside.ledger.queued:,} of the {beside.ledger.sent:,} messages that "
             "were accepted.",
         ),

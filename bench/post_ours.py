@@ -30,11 +30,14 @@ ASTRAY = ("held", "shunt")  # and where nothing should be
 SETTLE_LIMIT = 60.0  # seconds after the last recipient until nothing is left to do
 LOOK = 0.1  # seconds between looks
 TRACES = Path(__file__).with_name("post_trace")
+ASIDE = Path(__file__).with_name("post_aside")
+UNSERVED = "bounces"  # the queue that the runners leave alone, if they are told to
 
 
 class Site(Postroom):
     """A postroom that delivers into a sink, with `more` settings by SECTION__KEY. With `trace`
-    its statements are written there."""
+    its statements are written there, with `aside` nobody serves the queue `UNSERVED`: not
+    both."""
 
     def __init__(
         self,
@@ -43,12 +46,14 @@ class Site(Postroom):
         verp: bool,
         trace: Path | None = None,
         more: Mapping[str, str] | None = None,
+        aside: bool = False,
     ) -> None:
         settings = {"SMTP__HOST": f"127.0.0.1:{sink_port}"} | dict(more or {})
         if not verp:
             settings["DELIVERY__VERP_SHARE"] = "0"
         watched = {"PYTHONPATH": str(TRACES), "POST_TRACE": str(trace)} if trace else {}
-        super().__init__(directory, watched, settings)
+        left = {"PYTHONPATH": str(ASIDE)} if aside else {}
+        super().__init__(directory, watched | left, settings)
 
     def create(self, lists: Mapping[str, Sequence[str]]) -> None:
         """Make lists with their members."""

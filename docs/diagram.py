@@ -1,12 +1,14 @@
-"""Draws states from the tables that the server obeys: those of an LMTP session, and those of a
-request to join or leave a list.
+"""Draws states from the tables that the server obeys: those of an LMTP session, of a request to
+join or leave a list, and of a member whose mail comes back.
 
-`python docs/diagram.py` prints the Mermaid texts that docs/architecture.md and
-docs/subscriptions.md hold; a test keeps them the same.
+`python docs/diagram.py` prints the Mermaid texts that docs/architecture.md,
+docs/subscriptions.md and docs/bounces.md hold; a test keeps them the same.
 """
 
 from collections import defaultdict
 
+from postroom.bounces.scoring import MOVES
+from postroom.bounces.scoring import State as Known
 from postroom.lists.subscription import TABLE, WAITING, Policy
 from postroom.lists.subscription import State as Of
 from postroom.lmtp.protocol import LEGAL, State
@@ -52,7 +54,17 @@ def subscription() -> str:
     return "\n".join(lines)
 
 
+def bounces() -> str:
+    """A member whose mail comes back."""
+    edges: defaultdict[tuple[Known, Known], list[str]] = defaultdict(list)
+    for before, event, after in MOVES:
+        edges[before, after].append(event.value)
+    lines = ["stateDiagram-v2", f"    [*] --> {Known.FINE.value}"]
+    for (before, after), events in edges.items():
+        lines.append(f"    {before.value} --> {after.value}: {', '.join(events)}")
+    lines.append(f"    {Known.GONE.value} --> [*]")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
-    print(mermaid())
-    print()
-    print(subscription())
+    print(mermaid(), subscription(), bounces(), sep="\n\n")

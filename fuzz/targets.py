@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from fuzz import endpoint, framing, grammar, message, reading, session, socketmap
+from fuzz import bounces, endpoint, framing, grammar, message, reading, session, socketmap
 from fuzz.target import Target
 
 TARGETS: Final[dict[str, Target]] = {
@@ -11,6 +11,7 @@ TARGETS: Final[dict[str, Target]] = {
     "session": session.TARGET,
     "message": message.TARGET,
     "reading": reading.TARGET,
+    "bounces": bounces.TARGET,
     "endpoint": endpoint.TARGET,
     "socketmap": socketmap.TARGET,
 }

@@ -3,19 +3,23 @@
 For: figures that can be trusted. Nothing is measured here.
 """
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from bench import command, command_parts, post, post_beside
+from bench import command, command_parts, post, post_beside, process
 from bench.load import LoadError
+from bench.post_ours import ASIDE, RUNNERS, UNSERVED
 from bench.process import Skip
 from bench.program import Bench, arguments, run_parts
 from bench.report import markdown
 from bench.tables import Table
-from postroom.lists.endpoint import Endpoint, readings
+from postroom.lists.endpoint import SUBADDRESSES, Endpoint, readings
 from postroom.mail.address import fold, parse_mailbox
-from postroom.spool.metadata import SERVED, queue_of
+from postroom.runners.bounced import Bounced
+from postroom.spool.metadata import queue_of
 
 BENCHES = pytest.mark.parametrize("bench", [post.BENCH, command.BENCH], ids=["post", "command"])
 
@@ -65,18 +69,30 @@ def test_only_parts_that_were_asked_for_run(tmp_path: Path) -> None:
     assert run_parts(list[str](), steps, ["three", "one"], tmp_path)[0] == ["one", "three"]
 
 
-@pytest.mark.parametrize(
-    ("to", "queue"),
-    [
-        (post_beside.DOOR.to, post_beside.QUEUE),
-        (command_parts.DOOR.to, command_parts.UNSERVED),
-    ],
-)
-def test_the_load_at_the_door_goes_where_nobody_serves_it(to: str, queue: str) -> None:
+def queue_behind(to: str) -> str:
+    """The queue that mail to this address goes to."""
     box, _ = parse_mailbox(to)
     [name] = [each.subaddress for each in readings(box.local, fold(box.local)) if each.subaddress]
-    assert queue_of(Endpoint(1, "", "", name, "")) == queue
-    assert queue not in SERVED
+    return queue_of(Endpoint(1, "", "", name, ""))
+
+
+def queue_of_the_bounce_runner(path: Path, module: str) -> str:
+    """What it serves in a process that runs this module, with `path` on PYTHONPATH."""
+    told = "from postroom.runners.bounced import Bounced; print(Bounced.queue)"
+    places = os.pathsep.join([str(path), *filter(None, sys.path)])
+    return process.run([sys.executable, "-c", told, module], path, env={"PYTHONPATH": places})[:-1]
+
+
+@pytest.mark.parametrize("to", [post_beside.DOOR.to, command_parts.DOOR.to])
+def test_the_load_at_the_door_goes_where_nobody_serves_it(to: str) -> None:
+    assert queue_behind(to) == UNSERVED == Bounced.queue
+    served = queue_of_the_bounce_runner(ASIDE, RUNNERS)
+    assert served not in map(queue_of, every_endpoint())
+    assert queue_of_the_bounce_runner(ASIDE, "postroom.service.intake") == UNSERVED
+
+
+def every_endpoint() -> list[Endpoint]:
+    return [Endpoint(1, "", "", each, "") for each in ("", *SUBADDRESSES.values())]
 
 
 def test_a_table_becomes_markdown() -> None:

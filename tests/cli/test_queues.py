@@ -125,7 +125,7 @@ def test_a_limit_shows_the_oldest_and_says_so(run: Run, post: Post) -> None:
 def test_json_without_a_limit_leaves_nothing_out(
     run: Run, post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("postroom.cli.queues.SHOWN", 1)
+    monkeypatch.setattr("postroom.cli.output.SHOWN", 1)
     post(["ants@example.com", "ants-owner@example.com"])
     assert len(run("queue", "ls").stdout.splitlines()) == 2
     assert len(listed(run)) == 2

@@ -5,7 +5,7 @@ import time
 import pytest
 from sqlalchemy import event, update
 
-from postroom.lists.audit import Change, Entry, changes_of, purge_audit, write
+from postroom.lists.audit import Change, Entry, changes_of, purge_audit, since, write
 from postroom.lists.registry import create_list, delete_list, find_list
 from postroom.store import schema
 from postroom.store.engine import Store
@@ -71,6 +71,34 @@ def test_what_concerns_one_address_is_found_however_it_is_written(store: Store) 
     assert story(store, BEES) == ["added"]
     for text in ("nobody@example.org", "\0", "\udc80", "a" * 10_000):
         assert "joined" not in story(store, email=text)
+
+
+def test_what_somebody_did_since_is_found_in_its_order(store: Store) -> None:
+    numbers = iter(range(10, 90, 10))
+    did = Change(ANTS, "stopped", "anne@example.org", "postroom", {"reason": "Full."})
+    with store.begin() as connection:
+        for each in (
+            did,
+            did._replace(what="removed"),
+            did._replace(list_id=BEES),
+            did._replace(by="root"),
+            did._replace(what="joined"),
+            did._replace(email="bart@example.org"),
+            did._replace(what="removed", email="cris@example.org"),
+        ):
+            write(connection, lambda: next(numbers), [each], 5.0)
+
+    def found(first: int, limit: int = 9) -> list[Entry]:
+        with store.read() as connection:
+            wanted = ("stopped", "removed")
+            return list(since(connection, ANTS, first, wanted, "postroom", limit))
+
+    assert [each.email[:4] for each in found(0)] == ["anne", "anne", "bart", "cris"]
+    assert found(0)[0] == Entry(5.0, *did)
+    assert [each.email[:4] for each in found(20)] == ["anne", "bart", "cris"]
+    assert [each.email[:4] for each in found(21)] == ["bart", "cris"]
+    assert [each.email[:4] for each in found(11, 2)] == ["anne", "bart"]
+    assert found(71) == []
 
 
 def test_any_number_of_changes_is_one_statement_and_none_is_none(store: Store) -> None:

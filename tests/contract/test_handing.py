@@ -121,8 +121,10 @@ def test_octets_of_any_kind_are_stored_as_they_are(spool: Store) -> None:
             authors=("ann@example.org",),
             named=("bo@exämple.org",),
             verp=True,
+            verp_key="Ke-_y",
             personal=True,
         ),
+        Order("probe", "ant-bounces+abc@example.com", recipients=("ann@example.org",)),
         Order("owner", "x@example.com", recipients=("ann@example.org", "bo@example.org")),
     ],
 )

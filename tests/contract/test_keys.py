@@ -16,6 +16,8 @@ from postroom.lists.keys import (
     read_unsubscribe_token,
     site_secret,
     unsubscribe_token,
+    verp_key,
+    verp_tag,
 )
 from postroom.lists.registry import create_list, find_list
 from postroom.lists.roster import Role, add_members, remove_members
@@ -51,6 +53,9 @@ def test_the_formats_stay_what_they_were() -> None:
     assert unsubscribe_token(SECRET, ANTS, "Ann@example.org") == token
     assert moderator_token(SECRET, ANTS, "Ann@example.org", SINCE) == "NHYO-7OMG-4ZKY-XAFB"
     assert held_token(SECRET, ANTS, POST) == "bsth5ewx6wyabpuuqmzww3e7w3oaidfptie3r3a"
+    assert verp_key(SECRET, ANTS) == (key := "w2rHTb-2q38mR6JH7bm2HA")
+    assert verp_tag(key) == "kr73t6xo"
+    assert verp_tag(key, "ann@example.org") == "xhyt6utl"
 
 
 @pytest.mark.parametrize(
@@ -124,6 +129,24 @@ def test_what_was_changed_in_the_token_of_a_held_post_anywhere_is_seen() -> None
             forged = token[:place] + other + token[place + 1 :]
             if forged != token + " ":
                 assert read_held_token(SECRET, ANTS, forged) is None, forged
+
+
+def test_a_verp_tag_is_of_one_list_one_address_and_one_site() -> None:
+    sites, lists = (SECRET, bytes(32)), (ANTS, "bees.example.com")
+    keys = [verp_key(secret, list_id) for secret in sites for list_id in lists]
+    emails = ("", "ann@example.org", "bo@example.org", "ännchen@bücher.example")
+    tags = [verp_tag(key, email) for key in keys for email in emails]
+    assert len({*tags}) == len(tags) == 16
+    for made in tags:
+        assert re.fullmatch(r"[a-z2-7]{8}", made)
+    for key in keys:
+        assert re.fullmatch(r"[A-Za-z0-9_-]{22}", key)
+
+
+def test_a_verp_key_is_bound_to_its_purpose() -> None:
+    """It stands in the spool, so it must not be the beginning of any other token."""
+    token = unsubscribe_token(SECRET, ANTS, "")
+    assert verp_key(SECRET, ANTS) != token.partition(".")[2]
 
 
 def test_a_moderator_token_is_easy_to_type() -> None:

@@ -4,6 +4,7 @@ import json
 from functools import partial
 
 import pytest
+from msgspec import structs
 
 from postroom.lists.registry import ListError, create_list, find_list
 from postroom.spool.care import requeue
@@ -12,7 +13,7 @@ from postroom.spool.ids import IdMaker
 from postroom.spool.orders import OUT, Order, order_of
 from postroom.spool.queue import Lost, QueueError, finish, shunt
 from postroom.spool.upkeep import remove_list, rename_list
-from tests.contract.desk import Counts, Desk, counts, endpoints, envelope, rows
+from tests.contract.desk import ANNE, Counts, Desk, counts, endpoints, envelope, rows
 from tests.contract.queues import Filler, change, do, everything, seen, take
 
 
@@ -58,19 +59,44 @@ def test_a_shunted_entry_of_a_renamed_list_goes_back_to_it(desk: Desk, filled: F
     assert again.metadata == held.metadata | {"listname": "wasp@example.com"}
 
 
-def test_bounces_of_what_is_on_its_way_out_find_the_renamed_list(desk: Desk) -> None:
-    def order(sender: str) -> Handed:
-        made = Order("post", sender, message_id="<leaf@example.org>", verp=True)
-        return Handed(OUT, key, made.metadata("ant@example.com", 1), Letter(b"x", sender))
+TOKEN = "abcdefghijklmnopqrstuvwxyz"
 
+
+@pytest.mark.parametrize(
+    ("sender", "renamed"),
+    [
+        ("ant-bounces@example.com", "wasp-bounces@new.example"),
+        (f"ant-bounces+{TOKEN}@example.com", f"wasp-bounces+{TOKEN}@new.example"),  # a probe
+        (f"ant-bounces+{TOKEN}@bee.example", f"ant-bounces+{TOKEN}@bee.example"),
+        ("ant-bouncesome@example.com", "ant-bouncesome@example.com"),
+        ("big-ant-bounces@example.com", "big-ant-bounces@example.com"),
+        ("boss@example.com", "boss@example.com"),
+        ("", ""),
+    ],
+)
+def test_bounces_of_what_is_on_its_way_out_find_the_renamed_list(
+    desk: Desk, sender: str, renamed: str
+) -> None:
+    order = Order("probe", sender, message_id="<leaf@example.org>", recipients=(ANNE,), verp=True)
     with desk.store.begin() as connection:
         key = find_list(connection, "ant@example.com").key
-        senders = ["ant-bounces@example.com", "", "boss@example.com"]
-        hand_on(connection, IdMaker(), [order(each) for each in senders])
+        facts = order.metadata("ant@example.com", 1)
+        hand_on(connection, IdMaker(), [Handed(OUT, key, facts, Letter(b"x", sender))])
     do(desk.store, rename_list, "ant@example.com", "Wasp@New.example")
-    found = [order_of(row.metadata) for row in rows(desk.store)]
-    assert [each.sender for each in found] == ["wasp-bounces@new.example", *senders[1:]]
-    assert {(each.verp, each.message_id) for each in found} == {(True, "<leaf@example.org>")}
+    [found] = [order_of(row.metadata) for row in rows(desk.store)]
+    assert found == structs.replace(order, sender=renamed)
+
+
+def test_a_list_whose_name_has_a_plus_keeps_the_bounces_of_what_is_on_its_way_out(
+    desk: Desk,
+) -> None:
+    with desk.store.begin() as connection:
+        key = create_list(connection, "ant+cat@example.com").key
+        facts = Order("probe", f"ant+cat-bounces+{TOKEN}@example.com").metadata("", 1)
+        hand_on(connection, IdMaker(), [Handed(OUT, key, facts, Letter(b"x", ""))])
+    do(desk.store, rename_list, "ant+cat@example.com", "wasp@example.com")
+    [found] = [order_of(row.metadata) for row in rows(desk.store)]
+    assert found.sender == f"wasp-bounces+{TOKEN}@example.com"
 
 
 def test_a_list_that_mail_waits_for_is_not_removed(desk: Desk, filled: Filler) -> None:

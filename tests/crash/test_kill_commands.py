@@ -82,10 +82,10 @@ def assert_second_round(site: Site, server: MailServer) -> None:
     assert letters(site) == arrived(server) == Counter(EVERYBODY) + Counter(NEW + MEMBERS)
 
 
-def kill_after(site: Site, some: int, whole: bool = False) -> None:
-    """SIGKILL once so many more commands were done, if there are so many."""
-    before = undone(site, COMMAND)
-    eventually(lambda: undone(site, COMMAND) <= max(0, before - some), "some are done")
+def kill_after(site: Site, some: int, whole: bool = False, queue: str = COMMAND) -> None:
+    """SIGKILL once so many more entries were worked off, if there are so many."""
+    before = undone(site, queue)
+    eventually(lambda: undone(site, queue) <= max(0, before - some), "some are done")
     if whole:
         kill_all(site)
         site.start(roles=BOTH)

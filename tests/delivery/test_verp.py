@@ -4,9 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroom.delivery.verp import is_chosen, verp_sender
-from postroom.mail.address import ascii_domain
+from postroom.bounces.verp import read_detail
+from postroom.delivery.verp import is_chosen, sender_of, tagged, verp_sender
+from postroom.lists.endpoint import readings
+from postroom.lists.keys import verp_key, verp_tag
+from postroom.lists.roster import same_address
+from postroom.mail.address import ascii_domain, fold
 from postroom.spool.ids import IdMaker
+from postroom.spool.orders import Order
+
+KEY = verp_key(bytes(range(32)), "ants.example.com")
+ANN, SHARED = verp_tag(KEY, "ann@exämple.org"), verp_tag(KEY)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +38,62 @@ from postroom.spool.ids import IdMaker
 )
 def test_a_sender_names_the_recipient(sender: str, recipient: str, made: str) -> None:
     assert verp_sender(sender, recipient) == made
+
+
+@pytest.mark.parametrize(
+    ("sender", "made"),
+    [
+        ("ants-bounces@example.com", "ants-bounces+abcdefgh@example.com"),
+        ("ants@exämple.org", "ants+abcdefgh@exämple.org"),
+        ("", ""),
+    ],
+)
+def test_a_sender_has_a_tag(sender: str, made: str) -> None:
+    assert tagged(sender, "abcdefgh") == made
+
+
+@pytest.mark.parametrize(
+    ("verp", "key", "one", "xverp", "local"),
+    [
+        (True, KEY, "Ann@exämple.org", False, f"ants+{ANN}+Ann=xn--exmple-cua.org"),
+        (True, KEY, "Ann@exämple.org", True, f"ants+{ANN}+Ann=xn--exmple-cua.org"),
+        (True, "", "Ann@exämple.org", False, "ants+Ann=xn--exmple-cua.org"),
+        (True, KEY, "", True, f"ants+{SHARED}"),
+        (True, KEY, "", False, "ants"),  # nobody is named, so nothing is to be proved
+        (True, "", "", True, "ants"),
+        (False, KEY, "Ann@exämple.org", True, "ants"),
+        (False, KEY, "", True, "ants"),
+    ],
+)
+def test_a_tag_stands_before_the_name_whoever_puts_that_there(
+    verp: bool, key: str, one: str, xverp: bool, local: str
+) -> None:
+    order = Order("post", "ants@grüße.example", verp=verp, verp_key=key)
+    assert sender_of(order, one, xverp) == f"{local}@xn--gre-6ka8l.example"
+
+
+@given(
+    st.text("aB9+=._-ä", min_size=1, max_size=20),
+    st.sampled_from(["example.org", "Example.ORG", "exämple.org", "a.b.example", "[192.0.2.1]"]),
+    st.booleans(),
+)
+def test_what_a_sender_names_is_read_back_and_proved(user: str, host: str, xverp: bool) -> None:
+    email = f"{user}@{host}"
+    order = Order("post", "ants-bounces@example.com", verp=True, verp_key=KEY)
+    sender = sender_of(order, "" if xverp else email, xverp)
+    if xverp:
+        sender = verp_sender(sender, ascii_domain(email))  # as a mail server does
+    local, _, _ = sender.rpartition("@")
+    found = list(readings(local, fold(local)))
+    [detail] = [each.detail for each in found if each[:2] == ("ants", "bounces")]
+    proof = "shared" if xverp else "own"
+    assert read_detail(detail, KEY) == (same_address(email), proof)
+    assert read_detail(detail, verp_key(bytes(32), "ants.example.com"))[1] == "none"
+
+
+@pytest.mark.parametrize("one", ["", "ann@example.org"])
+def test_the_null_sender_stays_what_it_is(one: str) -> None:
+    assert sender_of(Order("notice", "", verp=True, verp_key=KEY), one, xverp=True) == ""
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])

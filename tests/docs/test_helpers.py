@@ -87,6 +87,41 @@ def test_without_runners_nothing_is_delivered_and_that_is_said(
         helpers.get_delivered()
 
 
+def test_days_that_pass_bring_what_upkeep_does(
+    master: helpers.TestableMaster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    master.start()
+    create_list("ants@example.com")
+    with pytest.raises(AssertionError, match="commit"):
+        helpers.let_pass(1)
+    transaction.commit()
+    postroom("member", "add", "ants@example.com", "ann@example.org")
+    field = "X-Failed-Recipients: ann@example.org\r\nSubject: {}"
+    reports = [RAW.replace(b"Subject: Hi", field.format(n).encode()) for n in range(10)]
+    with helpers.get_lmtp_client(quiet=True) as lmtp:
+        for report in reports[:8]:
+            lmtp.sendmail("", ["ants-bounces@example.com"], report)
+            helpers.let_pass(1)
+        assert helpers.get_delivered() == []
+        postroom("bounce", "ls", "ants@example.com", "--json")
+        assert '"score":4.0' in capsys.readouterr().out.replace(" ", "")
+        for report in reports[8:]:
+            lmtp.sendmail("", ["ants-bounces@example.com"], report)
+            helpers.let_pass(1)
+    [probe] = helpers.get_delivered(expected_count=1)
+    assert probe.recipient == "ann@example.org"
+    helpers.let_pass(6)
+    capsys.readouterr()
+    postroom("bounce", "ls")
+    assert capsys.readouterr().out == "No mail has come back lately.\n"
+
+
+def test_without_runners_no_days_pass(master: helpers.TestableMaster) -> None:
+    master.start("lmtp")
+    with pytest.raises(AssertionError, match="start the server with 'runners'"):
+        helpers.let_pass(1)
+
+
 def test_a_site_that_names_a_mail_server_has_no_sink() -> None:
     with site.Site(SMTP__HOST="127.0.0.1:1") as made:
         made.start(roles=("lmtp", "runners"))

@@ -21,7 +21,12 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 
 @pytest.mark.parametrize(
-    ("diagram", "page"), [("mermaid", "architecture.md"), ("subscription", "subscriptions.md")]
+    ("diagram", "page"),
+    [
+        ("mermaid", "architecture.md"),
+        ("subscription", "subscriptions.md"),
+        ("bounces", "bounces.md"),
+    ],
 )
 def test_each_state_diagram_is_made_from_the_table_that_is_obeyed(diagram: str, page: str) -> None:
     drawn = runpy.run_path(str(ROOT / "docs" / "diagram.py"))[diagram]()

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import func, select, text, update
 
+from postroom.bounces.scoring import Standing
+from postroom.bounces.standing import listed
 from postroom.delivery.ledger import STATES
 from postroom.lists.preferences import set_preferences
 from postroom.lists.registry import find_list
@@ -188,9 +190,15 @@ def entries(site: Site, *queues: str) -> list[Queued]:
 
 def busy(site: Site) -> int:
     """How many entries are still to be done, or waited for."""
-    statement = select(func.count()).where(schema.entry.c.queue.in_(("in", "out")))
+    statement = select(func.count()).where(schema.entry.c.queue.in_(("in", "out", "bounces")))
     with site.store.read() as connection:
         return connection.execute(statement).scalar_one()
+
+
+def bounced(site: Site) -> dict[str, Standing]:
+    """What is known of the members of all lists whose mail came back."""
+    with site.store.read() as connection:
+        return {member.email: known for _, member, known in listed(connection)}
 
 
 def settle(site: Site) -> None:

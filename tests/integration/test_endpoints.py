@@ -97,6 +97,11 @@ ENDPOINTS: list[tuple[str, str, dict[str, Any]]] = [
         "bounces",
         {"subaddress": "bounces", "detail": "anne=example.org"},
     ),
+    (
+        "mylist-bounces+xhyt6utl+anne=example.org",
+        "bounces",
+        {"subaddress": "bounces", "detail": "xhyt6utl+anne=example.org"},
+    ),
 ]
 
 

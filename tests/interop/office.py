@@ -10,6 +10,9 @@ from typing import NamedTuple, TypeVar
 
 from sqlalchemy import Select, func, select
 
+from postroom.bounces.scoring import Standing
+from postroom.bounces.standing import known
+from postroom.lists.keys import site_secret, verp_key, verp_tag
 from postroom.lists.preferences import set_preferences
 from postroom.lists.registry import ListError, create_list, find_list
 from postroom.lists.roster import Role, add_members, person
@@ -17,9 +20,9 @@ from postroom.spool.metadata import BOUNCES, IN
 from postroom.spool.orders import OUT
 from postroom.store.schema import entry, receipt
 from postroom.testing.site import Site
-from tests.integration.mail import Queued, new_message
+from tests.integration.mail import new_message
 from tests.integration.sites import Sites
-from tests.interop.mail import MailServer, free_port, marked, message_id, until
+from tests.interop.mail import MailServer, free_port, until
 from tests.interop.mailboxes import DOMAIN, Letter, Mailboxes
 
 LISTS = "lists.example.com"
@@ -57,14 +60,21 @@ class Office(NamedTuple):
         )
         return found
 
-    def bounced(self, raw: bytes) -> Queued:
-        """Wait for the entry that tells of a bounce of this post."""
+    def tag(self, name: str, email: str = "") -> str:
+        """The tag in a list's senders: of an address, or the one that all its readers share."""
+        with self.site.store.begin() as connection:
+            return verp_tag(verp_key(site_secret(connection), f"{name}.{LISTS}"), email)
 
-        def look() -> list[Queued]:
-            found = marked(self.site, message_id(raw))
-            return [each for each in found if each.queue == BOUNCES]
+    def counted(self, name: str, email: str) -> Standing:
+        """Wait until something was counted against a member of a list."""
 
-        [found] = self.wait(look, "an entry in bounces")
+        def look() -> Standing | None:
+            with self.site.store.begin() as connection:
+                of = find_list(connection, f"{name}@{LISTS}")
+                return known(connection, of.key, [email])[email].standing
+
+        found = self.wait(look, f"what is known of {email}")
+        assert found is not None
         return found
 
     def settled(self) -> None:
@@ -72,7 +82,7 @@ class Office(NamedTuple):
 
         def look() -> bool:
             before = self._count(select(func.count()).select_from(receipt))
-            busy = select(func.count()).where(entry.c.queue.in_([IN, OUT]))
+            busy = select(func.count()).where(entry.c.queue.in_([IN, OUT, BOUNCES]))
             if self._count(busy) or self.server.waiting():
                 return False
             # What came from the mail server meanwhile has left a receipt.

@@ -83,11 +83,13 @@ def test_swaks_gets_a_reply_for_each_recipient(site: Site, at_rcpt: Site) -> Non
 
 
 def test_swaks_delivers_a_bounce_with_the_null_sender(site: Site) -> None:
-    done = swaks(site, "--from", "<>", "--to", "mylist-bounces+gone=example.com@example.com")
+    done = swaks(
+        site, "--from", "<>", "--to", "mylist-bounces+ab23cd45+gone=example.com@example.com"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     entry = queued(site.store)[-1]
     assert (entry.queue, entry.sender) == ("bounces", "")
-    assert entry.where == (LIST, "bounces", "gone=example.com")
+    assert entry.where == (LIST, "bounces", "ab23cd45+gone=example.com")
 
 
 def test_what_swaks_sends_to_a_server_that_ends_is_there_once(site: Site, tmp_path: Path) -> None:
@@ -145,7 +147,9 @@ def test_smtplib_delivers_to_one_recipient(site: Site) -> None:
 def test_smtplib_delivers_a_bounce_with_the_null_sender(site: Site) -> None:
     raw = new_message()
     with smtplib.LMTP("127.0.0.1", site.port) as client:
-        assert client.sendmail("", ["mylist-bounces+gone=example.com@example.com"], raw) == {}
+        assert (
+            client.sendmail("", ["mylist-bounces+ab23cd45+gone=example.com@example.com"], raw) == {}
+        )
     [entry] = marked(site, message_id(raw))
     assert (entry.queue, entry.sender) == ("bounces", "")
 

@@ -83,10 +83,10 @@ def test_of_a_mixed_set_each_recipient_gets_its_own_reply(chain: Chain, domain: 
 def test_a_bounce_with_the_null_sender_reaches_the_bounces_endpoint(chain: Chain) -> None:
     raw = new_message()
     with chain.client() as client:
-        assert client.sendmail("", [f"mylist-bounces+gone=example.com@{LAX}"], raw) == {}
+        assert client.sendmail("", [f"mylist-bounces+ab23cd45+gone=example.com@{LAX}"], raw) == {}
     [entry] = marked(chain.sites[LAX], message_id(raw))
     assert (entry.queue, entry.sender) == ("bounces", "")
-    assert entry.where == (f"mylist@{LAX}", "bounces", "gone=example.com")
+    assert entry.where == (f"mylist@{LAX}", "bounces", "ab23cd45+gone=example.com")
 
 
 def test_a_message_of_almost_the_largest_size_arrives_whole(chain: Chain) -> None:

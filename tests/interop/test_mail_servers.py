@@ -150,11 +150,12 @@ def test_of_a_mixed_set_the_valid_are_sent_and_the_unknown_bounced(route: Route)
 @every(TCP, UNIX, without=NEVER_BOUNCES)
 def test_a_bounce_with_the_null_sender_reaches_the_bounces_endpoint(route: Route) -> None:
     # What a list sends to a member who is gone: the program itself then writes the bounce.
-    verp = f"mylist-bounces+{route.program}=example.com@{route.domain}"
+    detail = f"ab23cd45+{route.program}=example.com"
+    verp = f"mylist-bounces+{detail}@{route.domain}"
     hand_in(route.server, [f"gone@{route.domain}"], new_message(), sender=verp)
     [entry] = arrived(route.site, route.server, verp.encode())
     assert (entry.queue, entry.sender) == ("bounces", "")
-    assert entry.where == (route.list, "bounces", f"{route.program}=example.com")
+    assert entry.where == (route.list, "bounces", detail)
     assert NO_MAILBOX.encode() in b" ".join(entry.raw.split())
 
 

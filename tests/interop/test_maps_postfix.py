@@ -123,7 +123,7 @@ def test_every_form_of_an_address_is_found(site: Site, postfix: LookingUp) -> No
         "mylist@example.com",
         "MyList@EXAMPLE.COM",
         '"mylist"@example.com',
-        "mylist-bounces+anne=example.org@example.com",
+        "mylist-bounces+ab23cd45+anne=example.org@example.com",
         "mylist-confirm+0123456789abcdef0123456789abcdef0123456789abcdef0123456789@example.com",
         "postmaster@example.com",
         "mylist-request@example.net",

@@ -30,7 +30,9 @@ def read(local: str) -> list[Reading]:
 
 
 @pytest.mark.parametrize(("suffix", "canonical"), SUBADDRESSES.items())
-@pytest.mark.parametrize("detail", ["", "+", "+T0ken", "+anne=example.org", "+a+b-join"])
+@pytest.mark.parametrize(
+    "detail", ["", "+", "+T0ken", "+anne=example.org", "+a+b-join", "+tag+Ann=x"]
+)
 def test_each_sub_address_is_read_with_and_without_a_detail(
     suffix: str, canonical: str, detail: str
 ) -> None:
@@ -68,6 +70,13 @@ def test_the_sub_addresses_are_those_of_the_reference() -> None:
             [("a-join+b-leave", "", ""), ("a-join+b", "leave", ""), ("a", "join", "b-LEAVE")],
         ),
         ("a-confirm+X+y", [("a-confirm+x+y", "", ""), ("a", "confirm", "X+y")]),
+        (
+            "a-bounces+tag23+Ann+B=c=Example.org",
+            [
+                ("a-bounces+tag23+ann+b=c=example.org", "", ""),
+                ("a", "bounces", "tag23+Ann+B=c=Example.org"),
+            ],
+        ),
     ],
 )
 def test_every_reading_is_tried_the_longest_list_name_first(

@@ -7,7 +7,8 @@ from email.message import EmailMessage
 
 from postroom.lists.pending import Request
 from postroom.lists.subscription import Policy, State
-from postroom.notices import letters, requests
+from postroom.notices import bounces, letters, requests
+from postroom.notices.bounces import Outcome
 from postroom.notices.language import ENGLISH
 from postroom.notices.render import Templates, Text, Value
 from postroom.notices.requests import Row
@@ -61,6 +62,13 @@ ROWS = (
     Row("join digest=yes", ["A mail has been sent to anne@example.org: answer it."]),
     Row("who", ["Members of ants@example.com:", "anne@example.org"]),
     Row("", ["And 3 more, which were not looked at."]),
+)
+TURN_ON = JOIN._replace(action="change", changes={"delivery": "on"}, asked_by="postroom")
+WORDS, SAID = "The mailbox is full.", "552 5.2.2 Over quota"
+LOST = (
+    Outcome(NOW - DAY, ANNE, "stopped", "550 5.1.1 No such user"),
+    Outcome(NOW - 7200, "bart@example.net", "removed", SAID),
+    Outcome(NOW - 3600, "cris@example.org", "complained", ""),
 )
 
 
@@ -150,6 +158,22 @@ def acknowledged(house: House, language: str) -> Handed:
     )
 
 
+def probe(house: House, language: str) -> Handed:
+    return bounces.probe(house, ANTS, ANNE, TOKEN, WORDS, SAID, language, NOW)
+
+
+def turned_off(house: House, language: str) -> Handed:
+    return bounces.turned_off(house, ANTS, TURN_ON, WORDS, SAID, 2, True, language, NOW)
+
+
+def bounce_summary(house: House, language: str) -> Handed:
+    return bounces.bounce_summary(house, ANTS, LOST, 9, STAFF, language, NOW)
+
+
+def mass_bounce(house: House, language: str) -> Handed:
+    return bounces.mass(house, ANTS, 50, 20, STAFF, language, NOW)
+
+
 Make = Callable[[House, str], Handed]
 # By the name of the template.
 EVERY: dict[str, Make] = {
@@ -172,6 +196,10 @@ EVERY: dict[str, Make] = {
         member_change,
         reply,
         acknowledged,
+        probe,
+        turned_off,
+        bounce_summary,
+        mass_bounce,
     )
 }
 

@@ -1,5 +1,6 @@
 """Courtesy: who is answered, how often somebody is told, which lists are due a summary."""
 
+import time
 from functools import partial
 
 import msgspec
@@ -7,17 +8,24 @@ import pytest
 from sqlalchemy import Connection, event, update
 
 from postroom.lists import pending
+from postroom.lists.audit import Change, write
 from postroom.lists.pending import Request, Wanted
 from postroom.lists.registry import create_list, find_list
-from postroom.lists.settings import ListSettings, Notices
+from postroom.lists.settings import Bounces, ListSettings, Notices
 from postroom.lists.subscription import Policy, State
 from postroom.notices.courtesy import (
+    DAY,
     KEPT,
+    LOST_WITHIN,
     OWNERS,
+    SETTLED,
+    TELL_BOUNCES,
     TELL_HELD,
     TELL_REJECTED,
     TELL_REQUEST,
     Due,
+    Lost,
+    due_bounces,
     due_summaries,
     endpoints_among,
     forget,
@@ -328,3 +336,122 @@ def test_owners_who_want_no_notices_get_none_of_requests(store: Store, ants: int
     change(store, ants, msgspec.json.encode(settings).decode())
     moderated(store, ants, NOW)
     assert due(store, NOW) == []
+
+
+# Members who lost their posts because of bounces
+
+
+def id_at(at: float) -> int:
+    """An id that was made at that time (see `spool.ids`)."""
+    return (int(at * 1000) - 1_577_836_800_000) << 22
+
+
+def test_ids_are_made_as_these_tests_take_them_to_be() -> None:
+    before = time.time() - 0.002
+    assert id_at(before) < IdMaker()() < id_at(time.time() + 10)
+
+
+def lose(
+    store: Store,
+    at: float,
+    what: str = "stopped",
+    by: str = "postroom",
+    of: str = "ants.example.com",
+) -> int:
+    """A member lost their posts at that time; returns the id of the entry."""
+    with store.begin() as connection:
+        change = Change(of, what, ANNE, by, {"reason": "Full."})
+        write(connection, lambda: id_at(at), [change], at)
+    return id_at(at)
+
+
+def lost(store: Store, now: float) -> list[tuple[int, int]]:
+    """How many the owners are to be told of, and the first of them, for each list."""
+    statements: list[str] = []
+    with store.read() as connection:
+        event.listen(connection, "before_cursor_execute", lambda *each: statements.append(each[2]))
+        found = list(due_bounces(connection, now))
+    assert sum(each.startswith("SELECT") for each in statements) == 1
+    return [(each.number, each.first) for each in found]
+
+
+SOON = NOW + SETTLED
+
+
+def test_owners_are_told_once_a_day_of_what_happened_since(store: Store, ants: int) -> None:
+    first = lose(store, NOW)
+    with store.read() as connection:
+        [found] = due_bounces(connection, SOON)
+        this = find_list(connection, "ants@example.com")
+    assert found == Lost(this, Notices(), 1, first)
+    assert ask(store, ants, OWNERS, SOON, TELL_BOUNCES)
+    assert lost(store, SOON + 2 * DAY) == []
+    second = lose(store, NOW + 1)
+    lose(store, NOW + 2)
+    assert lost(store, SOON + DAY - 1) == []
+    assert lost(store, SOON + DAY) == [(2, second)]
+
+
+def test_what_is_not_settled_waits_and_is_not_missed(store: Store, ants: int) -> None:
+    """Who did it may commit a while later than the time that stands there."""
+    lose(store, NOW - SETTLED)
+    assert lost(store, NOW) == [(1, id_at(NOW - SETTLED))]
+    assert ask(store, ants, OWNERS, NOW, TELL_BOUNCES)
+    late = lose(store, NOW - SETTLED + 0.5)
+    lose(store, NOW + DAY - SETTLED + 0.5)
+    assert lost(store, NOW + DAY) == [(1, late)]
+
+
+@pytest.mark.parametrize(
+    ("what", "by", "expected"),
+    [
+        ("stopped", "postroom", 1),
+        ("removed", "postroom", 1),
+        ("complained", "postroom", 1),
+        ("removed", "root", 0),
+        ("expired", "postroom", 0),
+    ],
+)
+def test_only_what_bounces_do_is_told(
+    store: Store, ants: int, what: str, by: str, expected: int
+) -> None:
+    lose(store, NOW, what, by)
+    assert len(lost(store, SOON)) == expected
+
+
+def test_each_list_is_told_of_its_own_and_one_that_is_gone_of_nothing(
+    store: Store, ants: int
+) -> None:
+    with store.begin() as connection:
+        create_list(connection, "bees@example.com")
+    lose(store, NOW)
+    lose(store, NOW + 1, of="bees.example.com")
+    lose(store, NOW + 2, of="bees.example.com")
+    lose(store, NOW + 3, of="gone.example.com")
+    ask(store, ants, OWNERS, SOON, TELL_HELD)
+    assert lost(store, SOON + 3) == [(1, id_at(NOW)), (2, id_at(NOW + 1))]
+    ask(store, ants, OWNERS, SOON + 3, TELL_BOUNCES)
+    assert lost(store, SOON + 3) == [(2, id_at(NOW + 1))]
+
+
+def test_what_is_long_ago_is_not_told_any_more(store: Store, ants: int) -> None:
+    assert LOST_WITHIN < KEPT  # who was told of it is known for longer
+    lose(store, NOW)
+    assert len(lost(store, NOW + LOST_WITHIN)) == 1
+    assert lost(store, NOW + LOST_WITHIN + 1) == []
+    assert lost(store, 0.0) == []
+
+
+def test_a_clock_that_was_set_back_does_not_silence_the_summary(store: Store, ants: int) -> None:
+    lose(store, NOW)
+    assert ask(store, ants, OWNERS, NOW + 1000 * HOUR, TELL_BOUNCES)
+    assert len(lost(store, SOON)) == 1
+
+
+def test_owners_who_do_not_want_to_know_are_not_told_of_bounces(store: Store, ants: int) -> None:
+    settings = ListSettings(bounces=Bounces(owners=False))
+    change(store, ants, msgspec.json.encode(settings).decode())
+    lose(store, NOW)
+    assert lost(store, SOON) == []
+    change(store, ants, "{never JSON")
+    assert len(lost(store, SOON)) == 1

@@ -31,7 +31,12 @@ def test_the_page_on_lists_documents_every_variable_of_every_template() -> None:
 
 @pytest.mark.parametrize(
     ("template", "variable"),
-    [("held_summary", "posts"), ("request_summary", "requests"), ("reply", "commands")],
+    [
+        ("held_summary", "posts"),
+        ("request_summary", "requests"),
+        ("reply", "commands"),
+        ("bounce_summary", "members"),
+    ],
 )
 def test_the_page_on_lists_documents_what_stands_in_a_table(template: str, variable: str) -> None:
     values = GIVEN[template][variable]

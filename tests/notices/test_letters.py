@@ -29,7 +29,15 @@ from tests.notices.every import (
 from tests.notices.house import ANNE, ANTS, HEADER, NOW, POST, SITE_OWNER, house
 
 GOLDEN = Path(__file__).parent / "golden"
-TO_STAFF = {"held_owner", "held_summary", "request_owner", "request_summary", "member_change"}
+TO_STAFF = {
+    "held_owner",
+    "held_summary",
+    "request_owner",
+    "request_summary",
+    "member_change",
+    "bounce_summary",
+    "mass_bounce",
+}
 # What answers a message that came a moment ago, and says to which one.
 REFERS = {"rejected", "held_author", "reply", "acknowledged"}
 REPLIED = REFERS | {"confirm_join", "confirm_leave", "confirm_change"}
@@ -47,6 +55,7 @@ ANSWERED_AT = {
     "request_owner": CONFIRM,
     "request_summary": REQUEST,
     "reply": REQUEST,
+    "turned_off": CONFIRM,
 }
 each_notice = pytest.mark.parametrize("name", EVERY)
 
@@ -90,6 +99,8 @@ def test_a_notice_is_an_order_with_the_right_envelope(name: str) -> None:
     handed = EVERY[name](house(), "en")
     assert (handed.queue, handed.list_key) == ("out", 7)
     sender = SITE_OWNER if name in TO_STAFF else ""
+    if name == "probe":
+        sender = f"ants-bounces+{TOKEN}@example.com"
     recipients: tuple[str, ...] = (SITE_OWNER,) if name == "undeliverable" else (ANNE,)
     if name in TO_STAFF:
         recipients = STAFF
@@ -97,7 +108,10 @@ def test_a_notice_is_an_order_with_the_right_envelope(name: str) -> None:
     assert handed.metadata["original_size"] == len(raw)
     assert handed.metadata["listname"] == "ants@example.com"
     assert order_of(handed.metadata) == Order(
-        "notice", sender, message_id=f"<{show(1)}@lists.example.com>", recipients=recipients
+        "probe" if name == "probe" else "notice",
+        sender,
+        message_id=f"<{show(1)}@lists.example.com>",
+        recipients=recipients,
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Connection
 
 from postroom.base.settings import DEFAULT_OWNER
+from postroom.lists.audit import Change, write
 from postroom.lists.keys import read_held_token, site_secret
 from postroom.lists.pending import Request, Wanted, ask, waiting
 from postroom.lists.preferences import set_preferences
@@ -16,12 +17,14 @@ from postroom.lists.roster import add_members
 from postroom.lists.settings import Notices
 from postroom.lists.subscription import Policy, State
 from postroom.mail.fields import take_apart
-from postroom.notices.courtesy import AUTHORS_EVERY, HELD_EVERY, REJECTED_EVERY
+from postroom.notices.courtesy import AUTHORS_EVERY, DAY, HELD_EVERY, REJECTED_EVERY, SETTLED
 from postroom.notices.letters import Stopped
 from postroom.notices.telling import (
+    bounce_summaries,
     pass_to_owners,
     summaries,
     tell_held,
+    tell_mass,
     tell_rejected,
     tell_request,
 )
@@ -364,6 +367,103 @@ def test_posts_and_requests_have_a_summary_each(store: Store, ants: MailingList)
     subjects = [read_message(each)["Subject"] for each in told]
     assert ["post" in each for each in subjects] == [True, False]
     assert ["request" in each for each in subjects] == [False, True]
+
+
+# Mail that came back
+
+
+def lose(
+    connection: Connection, number: int, what: str = "stopped", at: float = NOW, **facts: object
+) -> None:
+    """A member loses their posts."""
+    made = (int(at * 1000) - 1_577_836_800_000 << 22) + number  # as `spool.ids` would
+    change = Change("ants.example.com", what, f"m{number}@example.org", "postroom", facts)
+    write(connection, lambda: made, [change], at)
+
+
+def test_owners_hear_once_a_day_who_gets_no_posts_any_more(store: Store, ants: MailingList) -> None:
+    soon = NOW + SETTLED
+    with store.begin() as connection:
+        for number in range(30):
+            lose(connection, number, reason=f"No. {number}.")
+    with store.begin() as connection:
+        assert bounce_summaries(connection, house(), soon - 1) == []
+        [told] = bounce_summaries(connection, house(), soon)
+        assert bounce_summaries(connection, house(), soon) == []
+        lose(connection, 30, "removed", NOW + 1)
+        lose(connection, 31, "complained", NOW + 1, odd=[])
+        assert bounce_summaries(connection, house(), soon + DAY - 1) == []
+        [then] = bounce_summaries(connection, house(), soon + DAY)
+        assert bounce_summaries(connection, house(), soon + 3 * DAY) == []
+    assert envelopes([told, then]) == [STAFF, STAFF]
+    shown = read_message(told).get_content()
+    assert [f"    No. {number}." in shown for number in range(30)] == [True] * 25 + [False] * 5
+    assert "And 5 more." in shown
+    shown = read_message(then).get_content()
+    assert [f"m{number}@" in shown for number in (29, 30, 31)] == [False, True, True]
+    assert "And " not in shown
+
+
+def test_what_came_meanwhile_is_not_told_before_it_is_counted(
+    store: Store, ants: MailingList
+) -> None:
+    with store.begin() as connection:
+        lose(connection, 1)
+        lose(connection, 2, at=NOW + 1)
+        [told] = bounce_summaries(connection, house(), NOW + SETTLED)
+    shown = read_message(told).get_content()
+    assert ("m1@" in shown, "m2@" in shown, "And " in shown) == (True, False, False)
+
+
+def test_owners_who_do_not_want_to_know_who_bounced_are_not_told(
+    store: Store, ants: MailingList
+) -> None:
+    with store.begin() as connection:
+        set_preferences(connection, ants.key, {"bounces.owners": "no"})
+        lose(connection, 1)
+        assert bounce_summaries(connection, house(), NOW + SETTLED) == []
+
+
+def test_a_list_without_anybody_to_tell_is_left_out(store: Store) -> None:
+    with store.begin() as connection:
+        create_list(connection, "ants@example.com")
+        lose(connection, 1)
+        unnamed = house()._replace(owner=DEFAULT_OWNER)
+        assert bounce_summaries(connection, unnamed, NOW + SETTLED) == []
+
+
+def mass(store: Store, of: MailingList, now: float = NOW, owner: str = SITE_OWNER) -> list[Handed]:
+    with store.begin() as connection:
+        at = house()._replace(owner=owner)
+        return tell_mass(connection, at, of, Notices(language="de"), 50, 20, now)
+
+
+def test_that_too_many_bounced_is_told_once_a_day_for_each_list_and_once_to_the_site(
+    store: Store, ants: MailingList
+) -> None:
+    with store.begin() as connection:
+        bees = create_list(connection, "bees@example.com")
+        add_members(connection, bees.key, [(DAN, "")], "owner")
+    everybody = tuple(sorted((*STAFF, SITE_OWNER)))
+    [told] = mass(store, ants)
+    assert envelopes([told]) == [everybody]
+    assert "mehr als 50 Mitglieder" in " ".join(read_message(told).get_content().split())
+    assert envelopes(mass(store, bees)) == [(DAN,)]
+    assert mass(store, ants, NOW + DAY - 1) == []
+    assert envelopes(mass(store, ants, NOW + DAY)) == [everybody]
+
+
+@pytest.mark.parametrize("owner", [DEFAULT_OWNER, "ants-owner@example.com", "CARLA@example.net"])
+def test_a_site_without_an_owner_of_its_own_tells_those_of_the_list(
+    store: Store, ants: MailingList, owner: str
+) -> None:
+    assert envelopes(mass(store, ants, owner=owner)) == [STAFF]
+
+
+def test_where_nobody_can_be_told_that_too_many_bounced_nobody_is(store: Store) -> None:
+    with store.begin() as connection:
+        bees = create_list(connection, "bees@example.com")
+    assert mass(store, bees, owner=DEFAULT_OWNER) == []
 
 
 # Deciding by mail

@@ -91,7 +91,16 @@ def test_d29_the_list_id_of_another_list_is_data() -> None:
     assert outcome(this(), post(*lines)) == ("accept", "accepted")
 
 
-@pytest.mark.parametrize("sender", ["ants-bounces@example.com", "Ants-Bounces+a=b@Example.com"])
+@pytest.mark.parametrize(
+    "sender",
+    [
+        "ants-bounces@example.com",
+        "Ants-Bounces+a=b@Example.com",
+        "ants-bounces+abcdefgh@example.com",
+        "ants-bounces+abcdefgh+Ann+x=y=example.org@example.com",
+        "ants-bounces+abcdefghijklmnopqrstuvwxyz@example.com",
+    ],
+)
 def test_what_the_list_sent_itself_is_discarded(sender: str) -> None:
     decision = decide(this(), post(sender=sender), MEMBER)
     assert (decision.action, decision.reason) == ("discard", "loop")

@@ -6,6 +6,7 @@ from sqlalchemy import update
 
 from postroom.base.observe import Log
 from postroom.base.settings import LogSettings
+from postroom.lists.keys import site_secret, verp_key
 from postroom.lists.preferences import set_preferences
 from postroom.lists.registry import find_list
 from postroom.lists.roster import Role, add_members, person
@@ -71,6 +72,11 @@ class Ants:
         number = self.come(raw, sender, to)
         self.work()
         return number
+
+    def verp_key(self) -> str:
+        """What the tags of the list's senders are made with."""
+        with self.store.begin() as connection:
+            return verp_key(site_secret(connection), "ant.example.com")
 
     def queues(self) -> dict[str, list[Row]]:
         """What is where."""

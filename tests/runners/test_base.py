@@ -64,7 +64,10 @@ def fill(desk: Desk, *texts: str) -> list[int]:
 # What is done
 
 
-def test_an_entrys_effects_and_its_removal_are_one_commit(desk: Desk) -> None:
+def test_an_entrys_effects_and_its_removal_are_one_commit(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COMMIT_SECONDS", 1000.0)
     fill(desk, "a", "b", "c")
     made: list[int] = []
     event.listen(desk.store.engine, "commit", lambda connection: made.append(1))

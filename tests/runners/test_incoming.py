@@ -37,6 +37,7 @@ def test_a_members_post_goes_out_as_it_will_be_sent(ants: Ants) -> None:
         authors=(ANNE,),
         named=("ant@example.com",),
         verp=True,
+        verp_key=ants.verp_key(),
     )
     assert (row.sender, row.metadata["listname"]) == (order.sender, "ant@example.com")
     assert row.metadata["original_size"] == len(row.raw)
@@ -67,7 +68,17 @@ def test_an_order_says_what_the_list_has_decided_on_sending(ants: Ants) -> None:
     ants.set(sending__personal="yes", sending__verp="no")
     ants.post()
     [(order, _)] = ants.orders()
-    assert (order.personal, order.verp) == (True, False)
+    assert (order.personal, order.verp, order.verp_key) == (True, False, "")
+    with ants.store.read() as connection:  # nothing was signed, so nothing was made
+        assert connection.execute(select(schema.secret)).all() == []
+
+
+def test_all_posts_of_a_list_have_the_key_of_that_list(ants: Ants) -> None:
+    ants.join(ANNE)
+    for number in range(2):
+        ants.post(RAW.replace(b"leaf@", b"leaf%d@" % number))
+    keys = {order.verp_key for order, _ in ants.orders()}
+    assert keys == {ants.verp_key()} != {""}
 
 
 def test_those_named_in_to_and_cc_are_known_to_the_order(ants: Ants) -> None:
@@ -182,8 +193,9 @@ def test_what_a_moderator_accepts_goes_out_though_the_rules_would_hold_it(ants: 
     do(ants.store, held_posts.accept, number, "olga@example.net")
     ants.work()
     assert "held" not in ants.queues() and "in" not in ants.queues()
-    [row] = [row for order, row in ants.orders() if order.kind == "post"]
+    [(order, row)] = [each for each in ants.orders() if each[0].kind == "post"]
     assert row.raw.endswith(b"\r\n\r\n" + BODY)
+    assert order.verp_key == ants.verp_key()
     assert ants.steps_named() == ["received", "held", "accepted"]
     assert ants.steps()[-1].facts["reason"] == "approved"
     assert ants.steps()[-1].facts["sentence"] == "A moderator accepted it."
@@ -403,6 +415,7 @@ def state(store: Store) -> list[object]:
 def test_d20_a_post_costs_as_many_statements_whatever_the_members(ants: Ants) -> None:
     made: list[int] = []
     statements = 0
+    ants.verp_key()  # the first post of a site makes its secret
 
     @event.listens_for(ants.store.engine, "before_cursor_execute")
     def count(*_: Any) -> None:

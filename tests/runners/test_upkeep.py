@@ -9,10 +9,14 @@ from sqlalchemy import func, select, text
 
 from postroom.base.observe import Log
 from postroom.base.settings import LogSettings
+from postroom.bounces.scoring import Standing
+from postroom.bounces.scoring import State as Bouncing
+from postroom.bounces.standing import save
 from postroom.lists import audit
 from postroom.lists.audit import Change, Entry, changes_of, write
 from postroom.lists.limits import Limit, take
 from postroom.lists.pending import Wanted, ask, waiting
+from postroom.lists.roster import add_members, members
 from postroom.lists.subscription import Policy, State
 from postroom.runners import upkeep as module
 from postroom.runners.upkeep import Upkeep
@@ -154,6 +158,21 @@ def test_what_goes_wrong_is_said_and_put_off(kept: Kept) -> None:
     asyncio.run(until_said())
     assert "upkeep put off" in kept.said.getvalue()
     assert "tally" in kept.said.getvalue()
+
+
+def test_who_sends_mail_is_woken_once_for_all_probes(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MEMBERS", 1)
+    key, now = key_of(kept.store), time.time()
+    known = Standing(Bouncing.COUNTING, 5.0, 0, now, "5.1.1", "No such user", now, 0, now)
+    with kept.store.begin() as connection:
+        add_members(connection, key, [(f"{n}@example.org", "") for n in range(3)], "member")
+        save(connection, {each.key: known for each in members(connection, key, "member")})
+    kept.upkeep.turn()
+    with kept.store.read() as connection:
+        queues = list(connection.scalars(select(schema.entry.c.queue)))
+    assert (queues, kept.woken) == (["out"] * 3, 1)
 
 
 def test_nobody_is_woken_for_what_is_only_forgotten(kept: Kept) -> None:

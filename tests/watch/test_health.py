@@ -44,6 +44,7 @@ def test_failing_is_what_keeps_mail_from_being_stored(changes: Any, reason: str)
         ({"unbound": ("maps.listen",)}, "nobody listens on maps.listen"),
         (waiting("in", 301.0), "mail in queue in is due for 5 minutes and no runner takes it"),
         (waiting("command", 301.0), "`postroom queue ls command`"),
+        (waiting("bounces", 301.0), "`postroom queue ls bounces`"),
         (waiting("out", 7200.0), "`postroom queue ls out`"),
     ],
 )
@@ -67,7 +68,7 @@ def test_degraded_is_what_puts_some_of_it_off(changes: Any, reason: str) -> None
         waiting("in", 300.0),
         waiting("out", None),
         waiting("in", -1000.0),  # the clock was set back
-        waiting("bounces", 1e6),  # nobody serves it yet
+        waiting("archive", 1e6),  # nobody serves it yet
         waiting("shunt", 1e6),
     ],
 )

@@ -12,15 +12,22 @@ from sqlalchemy import Connection
 
 from postroom.cli.common import Failed, Options, example, word
 from postroom.cli.database import opened
-from postroom.cli.output import json_option, local, print_array, print_table, utc
+from postroom.cli.output import (
+    at_most,
+    json_option,
+    limit_option,
+    local,
+    print_array,
+    print_table,
+    say_if_more,
+    utc,
+)
 from postroom.cli.people import first_list_id
 from postroom.lists.audit import Entry, changes_of
 from postroom.lists.registry import ListError, find_list
 from postroom.lists.roster import same_address
 from postroom.mail.address import Mailbox
 
-SHOWN = 100  # changes, to people who name no limit
-ALL = 2**63 - 1
 LONGEST = 60  # characters of a value; JSON has it all
 
 
@@ -32,12 +39,7 @@ LONGEST = 60  # characters of a value; JSON has it all
 )
 @click.argument("name", type=word, metavar="LIST")
 @click.option("--address", type=word, metavar="ADDRESS", help="Only what concerns this address.")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help=f"Show the N newest; else {SHOWN}, with --json all.",
-)
+@limit_option("newest")
 @json_option
 @click.pass_obj
 def audit(
@@ -48,7 +50,7 @@ def audit(
     The newest comes last. A list that was removed is found by its list-id, or by the address it
     was created with.
     """
-    most = limit or (ALL if as_json else SHOWN)
+    most = at_most(limit, as_json)
     if address is not None and not same_address(address):
         raise click.BadParameter(f"{address!a} is no address", param_hint="--address")
     with opened(options) as store, store.read() as connection:
@@ -72,8 +74,7 @@ def audit(
         ((local(each.at), each.what, each.email, each.by, _how(each)) for each in changes),
         whole=("WHEN", "WHAT"),
     )
-    if len(changes) == most:
-        click.echo(f"The {most} newest; --limit N shows more.", err=True)
+    say_if_more(len(changes), most, "newest")
 
 
 def _list_id(connection: Connection, name: str) -> tuple[str, bool]:

@@ -16,17 +16,20 @@ from postroom.cli.common import Options, example, safe, word
 from postroom.cli.database import opened
 from postroom.cli.office import house_of
 from postroom.cli.output import (
+    at_most,
     duration,
     json_option,
+    limit_option,
     local,
     print_array,
     print_facts,
     print_object,
     print_table,
+    say_if_more,
     utc,
 )
 from postroom.cli.people import who
-from postroom.cli.queues import ALL, SHOWN, entry_argument, entry_id
+from postroom.cli.queues import entry_argument, entry_id
 from postroom.commands import moderation
 from postroom.commands.moderation import DONE, Decided, Verb
 from postroom.lists.preferences import preferences
@@ -84,17 +87,12 @@ def held() -> None:
     "ls", epilog=example("postroom held ls", "postroom held ls mylist@example.com --json")
 )
 @click.argument("address", required=False, type=word, metavar="[LIST]")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help=f"Show the N oldest; else {SHOWN}, with --json all.",
-)
+@limit_option()
 @json_option
 @click.pass_obj
 def list_posts(options: Options, address: str | None, limit: int | None, as_json: bool) -> None:
     """Show held posts, oldest first, of one list or of all."""
-    most = limit or (ALL if as_json else SHOWN)
+    most = at_most(limit, as_json)
     with opened(options) as store, store.read() as connection:
         key = find_list(connection, address).key if address else None
         found = spool.held(connection, key, most)
@@ -121,8 +119,7 @@ def list_posts(options: Options, address: str | None, limit: int | None, as_json
         ),
         whole=("ID", "HELD"),
     )
-    if len(posts) == most:
-        click.echo(f"The {most} oldest; --limit N shows more.", err=True)
+    say_if_more(len(posts), most)
 
 
 @held.command(epilog=example("postroom held show 0326c1a2b4000001"))

@@ -68,6 +68,7 @@ COMMANDS = {
     "pending": Lazy(
         "postroom.cli.pending:pending", "People who asked to join, leave or change something."
     ),
+    "bounce": Lazy("postroom.cli.bounce:bounce", "Members whose mail comes back."),
     "explain": Lazy(
         "postroom.cli.explain:explain", "Show what would become of a post, without posting it."
     ),

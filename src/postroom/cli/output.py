@@ -6,9 +6,9 @@ is read. All text is made safe for a terminal.
 """
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import click
 from rich.cells import cell_len
@@ -18,7 +18,33 @@ from rich.text import Text
 
 from postroom.cli.common import safe
 
+SHOWN: Final = 100  # lines, to people who name no limit
+ALL: Final = 2**63 - 1  # as many as a database can count
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def limit_option(which: str = "oldest") -> Callable[[_Command], _Command]:
+    """The option of a listing that says how much of it is shown; `which` are shown first."""
+    return click.option(
+        "--limit",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help=f"Show the N {which}; else {SHOWN}, with --json all.",
+    )
+
+
+def at_most(limit: int | None, as_json: bool) -> int:
+    """How many to read, from what those options say."""
+    return min(limit or (ALL if as_json else SHOWN), ALL)
+
+
+def say_if_more(shown: int, most: int, which: str = "oldest", besides: str = "") -> None:
+    """Tell people who were shown as many as may be that there may be more."""
+    if shown == most:
+        click.echo(f"The {most} {which}; --limit N shows more{besides}.", err=True)
 
 
 def print_array(items: Iterable[dict[str, Any]]) -> None:

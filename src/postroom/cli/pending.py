@@ -18,16 +18,19 @@ from postroom.cli.common import Failed, Options, example, safe, word
 from postroom.cli.database import opened
 from postroom.cli.office import listing_of, office_of
 from postroom.cli.output import (
+    at_most,
     json_option,
+    limit_option,
     local,
     print_array,
     print_facts,
     print_object,
     print_table,
+    say_if_more,
     utc,
 )
 from postroom.cli.people import who
-from postroom.cli.queues import ALL, SHOWN, entry_id
+from postroom.cli.queues import entry_id
 from postroom.commands import office
 from postroom.lists import pending as requests
 from postroom.lists.pending import Gone, Request
@@ -43,7 +46,9 @@ WAITS_FOR: Final = {
     State.INVITED: "the address, invited",
 }
 # What does at once, without asking anybody, what was asked for.
-INSTEAD: Final = {"join": "member add", "leave": "member remove", "change": "member set"}
+INSTEAD: Final = {"join": "member add", "leave": "member remove", "change": "member set"} | {
+    "resume": "bounce reset"
+}
 DONE: Final = {Event.ACCEPT: "accepted", Event.REJECT: "rejected", Event.DISCARD: "discarded"}
 
 numbers_argument = click.argument(
@@ -60,17 +65,12 @@ def pending() -> None:
     "ls", epilog=example("postroom pending ls", "postroom pending ls mylist@example.com --json")
 )
 @click.argument("address", required=False, type=word, metavar="[LIST]")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help=f"Show the N oldest; else {SHOWN}, with --json all.",
-)
+@limit_option()
 @json_option
 @click.pass_obj
 def list_requests(options: Options, address: str | None, limit: int | None, as_json: bool) -> None:
     """Show what waits for somebody, oldest first, of one list or of all."""
-    most = limit or (ALL if as_json else SHOWN)
+    most = at_most(limit, as_json)
     with opened(options) as store, store.read() as connection:
         key = find_list(connection, address).key if address else None
         found = requests.waiting(connection, key, most)
@@ -97,8 +97,7 @@ def list_requests(options: Options, address: str | None, limit: int | None, as_j
         ),
         whole=("ID", "SINCE", "UNTIL"),
     )
-    if len(every) == most:
-        click.echo(f"The {most} oldest; --limit N shows more.", err=True)
+    say_if_more(len(every), most)
 
 
 @pending.command(epilog=example("postroom pending show 0326c1a2b4000001"))

@@ -16,13 +16,16 @@ from sqlalchemy import Connection
 from postroom.cli.common import Options, example, safe
 from postroom.cli.database import opened
 from postroom.cli.output import (
+    at_most,
     duration,
     json_option,
+    limit_option,
     local,
     print_array,
     print_facts,
     print_object,
     print_table,
+    say_if_more,
     utc,
 )
 from postroom.delivery.care import abandon, hasten
@@ -33,8 +36,6 @@ from postroom.spool.depth import depths
 from postroom.spool.metadata import QUEUES, decode
 from postroom.spool.queue import QueueError
 
-SHOWN = 100  # entries, to people who name no limit
-ALL = 2**63 - 1
 HEAD = 65_536  # octets of a message that are read to show it
 BODY_LINES = 10
 
@@ -57,12 +58,7 @@ def queue() -> None:
 
 @queue.command("ls", epilog=example("postroom queue ls", "postroom queue ls in --json"))
 @click.argument("name", type=click.Choice(QUEUES), required=False, metavar="[QUEUE]")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help=f"Show the N oldest; else {SHOWN}, with --json all.",
-)
+@limit_option()
 @json_option
 @click.pass_obj
 def list_entries(options: Options, name: str | None, limit: int | None, as_json: bool) -> None:
@@ -70,7 +66,7 @@ def list_entries(options: Options, name: str | None, limit: int | None, as_json:
 
     Queues: in, command, bounces, out, archive, digest, news, held, shunt.
     """
-    most = limit or (ALL if as_json else SHOWN)
+    most = at_most(limit, as_json)
     with opened(options) as store, store.read() as connection:
         found = [
             (each, message_id(head)) for each, head in spool.entries(connection, name, most, HEAD)
@@ -99,8 +95,7 @@ def list_entries(options: Options, name: str | None, limit: int | None, as_json:
         ),
         whole=("ID", "QUEUE", "AGE"),
     )
-    if len(found) == most:
-        click.echo(f"The {most} oldest; --limit N shows more, `queue stats` counts all.", err=True)
+    say_if_more(len(found), most, besides=", `queue stats` counts all")
 
 
 @queue.command(

@@ -41,7 +41,7 @@ class Agreed(NamedTuple):
 def carry_out(desk: Desk, agreed: Agreed) -> Result:
     """Do what was asked for."""
     action = agreed.request.action
-    if action == "change":
+    if action in ("change", "resume"):
         return _change(desk, agreed)
     return _join(desk, agreed) if action == "join" else _leave(desk, agreed)
 

@@ -47,6 +47,7 @@ class Listing(NamedTuple):
         """What it asks of requests of each kind."""
         ours = self.settings.subscriptions
         wanted = {"join": ours.join, "leave": ours.leave, "change": ours.changes}
+        wanted["resume"] = "confirm"
         return {cast(Action, action): Policy(policy) for action, policy in wanted.items()}
 
     @property

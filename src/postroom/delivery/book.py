@@ -90,10 +90,10 @@ class Book:
         return len(late) == most
 
     def _tell(self, connection: Connection, post: Active, refused: Sequence[Told]) -> None:
-        """Hand refusals on: members' to `bounces`, others' to the site's owner."""
+        """Hand refusals on: of posts and probes to `bounces`, of others to the site's owner."""
         if not refused:
             return
-        if post.order.kind == "post":
+        if post.order.kind in ("post", "probe"):
             handed = [ledger.bounce(post.held, post.order, refused)]
         else:
             reports = (self._undeliverable(connection, post.held, each) for each in refused)

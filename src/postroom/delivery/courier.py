@@ -27,7 +27,7 @@ from postroom.delivery.ledger import Record, Row, Told
 from postroom.delivery.policy import Later, Limits, Sent, judge
 from postroom.delivery.pool import Pool, Unavailable
 from postroom.delivery.transaction import Outcome, Transaction, prepare
-from postroom.delivery.verp import verp_sender
+from postroom.delivery.verp import sender_of
 from postroom.mail.address import ascii_domain
 from postroom.spool import ids
 from postroom.spool.queue import Claim
@@ -202,7 +202,7 @@ class Courier:
         large = post.single is not None and post.content.size > LARGE
         async with self._large if large else contextlib.nullcontext():
             try:
-                transaction = await self._transaction(post, batch, large)
+                transaction = await self._transaction(post, batch, large, connection.xverp)
             except Exception as error:
                 self._docket.give_up(post, error)
                 return
@@ -216,14 +216,15 @@ class Courier:
             self._pause(post, str(outcome.answer))
         post.put_back(pending, batch.single)
 
-    async def _transaction(self, post: Active, batch: Batch, large: bool) -> Transaction:
+    async def _transaction(
+        self, post: Active, batch: Batch, large: bool, xverp: bool
+    ) -> Transaction:
         """What is to be sent. Large messages are made in another thread."""
         recipients = [row.email for row in batch.rows]
         if not "".join(recipients).isascii():
             recipients = [ascii_domain(each) for each in recipients]
-        order, sender, content = post.order, ascii_domain(post.order.sender), post.content
-        if batch.single and order.verp:
-            sender = verp_sender(sender, recipients[0])
+        order, content = post.order, post.content
+        sender = sender_of(order, batch.rows[0].email if batch.single else "", xverp)
         if post.single is not None:
             make, whose = post.single, batch.rows[0].email
             if large:

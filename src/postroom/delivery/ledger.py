@@ -338,7 +338,8 @@ def expire(connection: Connection, ids: IdMaker, held: Claim, limit: int) -> lis
 
 def bounce(held: Claim, order: Order, refused: Sequence[Told]) -> Handed:
     """The entry for the queue `bounces` that tells of members who were refused for good; one
-    for all that one commit found. Its message is the header of the post."""
+    for all that one commit found. Its message is the header of the post. For a probe it also
+    has the `token`, the detail of the sender."""
     header = held.raw[: header_end(held.raw)]
     facts = {
         "event": "refused",
@@ -355,6 +356,8 @@ def bounce(held: Claim, order: Order, refused: Sequence[Told]) -> Handed:
             for each in refused
         ],
     }
+    if order.kind == "probe":
+        facts["token"] = order.sender.rpartition("@")[0].rpartition("+")[2]
     return Handed(BOUNCES, held.list_key, facts, Letter(header, order.sender))
 
 

@@ -1,12 +1,18 @@
 """VERP: an envelope sender that names the recipient, so that a bounce does.
 
-For: bulk mail, and later for reading bounces. Guarantees: `ants-bounces@example.com` and
-`ann@example.org` give `ants-bounces+ann=example.org@example.com`, which is also what a mail
-server makes of the plain sender where it offers XVERP with `XVERP`. Addresses are spelled as
-they are in the envelope: with A-labels, or the sender would need SMTPUTF8. Pure.
+For: bulk mail; `bounces` reads them. Guarantees: `ants-bounces@example.com` and
+`ann@example.org` give `ants-bounces+TAG+ann=example.org@example.com`; TAG shows that we made it
+(`lists.keys`). Where a mail server offers XVERP it makes the same of `ants-bounces+TAG@` with
+`XVERP`, and TAG is the one that all readers of the list share. Addresses are spelled as they are
+in the envelope: with A-labels, or the sender would need SMTPUTF8. Pure.
 """
 
 from typing import Final
+
+from postroom.lists.keys import verp_tag
+from postroom.lists.roster import same_address
+from postroom.mail.address import ascii_domain
+from postroom.spool.orders import Order
 
 XVERP: Final = "XVERP=+="  # parameter of MAIL; postfix.org/VERP_README.html
 
@@ -18,6 +24,23 @@ def verp_sender(sender: str, recipient: str) -> str:
         return sender
     user, _, domain = recipient.rpartition("@")
     return f"{local}+{user}={domain}@{host}"
+
+
+def tagged(sender: str, tag: str) -> str:
+    """An envelope sender with a tag; the null sender stays what it is."""
+    local, at, host = sender.rpartition("@")
+    return f"{local}+{tag}@{host}" if at else sender
+
+
+def sender_of(order: Order, one: str, xverp: bool) -> str:
+    """The envelope sender of a transaction for `one` recipient alone, "" for several; `xverp` if
+    the mail server makes that of each."""
+    sender = ascii_domain(order.sender)
+    if not order.verp or not (one or xverp):
+        return sender
+    if order.verp_key:
+        sender = tagged(sender, verp_tag(order.verp_key, same_address(one)))
+    return verp_sender(sender, ascii_domain(one)) if one else sender
 
 
 def is_chosen(member: int | None, post: int, share: float) -> bool:

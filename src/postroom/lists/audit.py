@@ -5,14 +5,15 @@ transaction that does it. Guarantees: an entry is there exactly if what it tells
 committed; it outlives the list; it is never changed, only forgotten when it is old. A row whose
 facts are damaged hides no other. Fails with the database's errors.
 
-What can have happened: joined, left; added, removed, changed (by those who run the list); asked,
-invited, confirmed, accepted, rejected, discarded, cancelled, expired (of a request); settings,
-created, renamed, deleted (of the list). It was done `by` an address, by a user of the command
-line, as in "root", or by the passing of time, "postroom".
+What can have happened: joined, left; added, removed, changed (by those who run the list); stopped,
+removed, complained (of a member whose mail came back); asked, invited, confirmed, accepted,
+rejected, discarded, cancelled, expired (of a request); settings, created, renamed, deleted (of
+the list). It was done `by` an address, by a user of the command line, as in "root", or by the
+passing of time, "postroom".
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -81,6 +82,17 @@ def changes_of(
     newest = chosen.order_by(audit.c.id.desc()).limit(limit).subquery()
     found = select(newest).order_by(newest.c.id).execution_options(yield_per=1000)
     for row in connection.execute(found):
+        yield _entry(row)
+
+
+def since(
+    connection: Connection, list_id: str, first: int, what: Collection[str], by: str, limit: int
+) -> Iterator[Entry]:
+    """Entries of a list from the one with the id `first` on, of these things that `by` did,
+    oldest first, at most `limit`. Ids rise with time: the caller, who makes them, knows how."""
+    chosen = (audit.c.list_id == list_id) & (audit.c.id >= first)
+    chosen &= audit.c.what.in_(what) & (audit.c.by == by)
+    for row in connection.execute(select(audit).where(chosen).order_by(audit.c.id).limit(limit)):
         yield _entry(row)
 
 

@@ -1,7 +1,8 @@
 """Keys: what this site signs, so that it can tell its own links and tokens from forged ones.
 
 For: the unsubscribe link of a post (RFC 8058), the token by which an owner or moderator
-approves a post by mail, and the one by which those who were told of a held post decide on it.
+approves a post by mail, the one by which those who were told of a held post decide on it, and the
+tags in the envelope senders of posts, by which an address that a bounce comes to is known as ours.
 Guarantees: without the site's secret none can be made; each is bound to its purpose, to one
 list (by its list-id, which never changes) and to one address or post, and is compared in
 constant time. A wrong one is told from a right one by the value returned: nothing
@@ -16,10 +17,14 @@ writes a float. Neither purpose nor list-id can hold NUL.
   between, as in ABCD-EFGH-IJKL-MNOP; read in any case, hyphens and blanks ignored
 - token of a held post: base32(ID, 8 octets, the highest first, and the first 16 octets of MAC),
   unpadded, in lower case; read in any case. In MAC the id, in decimal, stands for the address
+- VERP key of a list: base64url(the first 16 octets of MAC), unpadded; ADDRESS is empty
+- VERP tag: base32(the first 5 octets of HMAC-SHA256 over ADDRESS, with the VERP key, as that text,
+  for its key), in lower case; of an empty ADDRESS it is the tag that all readers of a list share
 
 Tokens do not expire: they end with the membership, or when the post is decided on, which whoever
 reads them must look up. Who is made moderator once more gets another token, so one that became
-known can be taken back; that of a held post is the same for all who are told of it.
+known can be taken back; that of a held post is the same for all who are told of it. A tag is
+short, for the sake of addresses: who has to guess one of 40 bits sends a lot of mail.
 """
 
 import base64
@@ -44,6 +49,7 @@ _NAME: Final = "site"
 _UNSUBSCRIBE: Final = b"unsubscribe"
 _MODERATOR: Final = b"moderator"
 _HELD: Final = b"held"
+_VERP: Final = b"verp"
 _PLAIN: Final = re.compile(r"[A-Z2-7]{16}")
 _HELD_FORM: Final = re.compile(r"[A-Za-z2-7]{39}")
 
@@ -139,6 +145,19 @@ def read_held_token(secret: bytes, list_id: str, text: str) -> int | None:
     number = int.from_bytes(base64.b32decode(f"{token.upper()}=")[:8])
     # Compared as text, so that but for its case there is one spelling of a token.
     return number if _same(held_token(secret, list_id, number), token.lower()) else None
+
+
+def verp_key(secret: bytes, list_id: str) -> str:
+    """What the VERP tags of a list are made with; 22 characters that need no quoting. It tells
+    nothing of the secret, so it may stand in an order. Pure."""
+    return _web(_mac(secret, _VERP, list_id, "")[:16])
+
+
+def verp_tag(key: str, email: str = "") -> str:
+    """The tag that stands before this address (folded) in an envelope sender, with the list's
+    VERP key; without an address the one that all its readers share. 8 characters a-z2-7. Pure."""
+    mac = hmac.new(key.encode(), email.encode(), hashlib.sha256).digest()
+    return base64.b32encode(mac[:5]).decode().lower()
 
 
 def _unsubscribe_mac(secret: bytes, list_id: str, folded: str) -> bytes:

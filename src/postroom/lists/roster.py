@@ -29,7 +29,7 @@ from postroom.lists.registry import ListError, validated
 from postroom.lists.routing import route
 from postroom.lists.settings import Action
 from postroom.mail.address import AddressError, Mailbox, fold, parse_mailbox
-from postroom.store.schema import address, domain, mailing_list, member
+from postroom.store.schema import address, bounce, domain, mailing_list, member
 
 Role = Literal["member", "owner", "moderator", "nonmember"]
 Delivery = Literal["on", "user", "bounces", "admin"]  # "on", or who turned it off
@@ -87,7 +87,7 @@ _COLUMNS: Final = (
     member.c.ack,
     member.c.joined_at,
 )
-_MEMBERS: Final = select(*_COLUMNS).join_from(member, address)
+MEMBERS: Final = select(*_COLUMNS).join_from(member, address)
 
 
 def same_address(email: str) -> str:
@@ -235,15 +235,15 @@ def _refuse_itself(connection: Connection, list_key: int, folded: Iterable[str])
 
 def members(connection: Connection, list_key: int, role: Role | None = None) -> Iterator[Member]:
     """Those on a list, by domain and address; read as they are asked for."""
-    found = _MEMBERS.where(member.c.list == list_key)
+    found = MEMBERS.where(member.c.list == list_key)
     if role is not None:
         found = found.where(member.c.role == role)
     found = found.order_by(address.c.domain, address.c.folded, member.c.role)
     for row in connection.execute(found.execution_options(yield_per=CHUNK)):
-        yield _member(row)
+        yield as_member(row)
 
 
-_OF_THEM = _MEMBERS.where(
+_OF_THEM = MEMBERS.where(
     member.c.list == bindparam("key"), address.c.folded.in_(bindparam("some", expanding=True))
 ).order_by(address.c.domain, address.c.folded, member.c.role)
 
@@ -253,7 +253,7 @@ def memberships(connection: Connection, list_key: int, emails: Iterable[str]) ->
     statement per thousand."""
     wanted = sorted({same_address(email) for email in emails})
     return [
-        _member(row)
+        as_member(row)
         for some in _chunks(wanted)
         for row in connection.execute(_OF_THEM, {"key": list_key, "some": some})
     ]
@@ -262,8 +262,8 @@ def memberships(connection: Connection, list_key: int, emails: Iterable[str]) ->
 def staff(connection: Connection, list_key: int) -> list[Member]:
     """Owners and moderators; one who is both is there twice."""
     ours = (member.c.list == list_key) & member.c.role.in_(["owner", "moderator"])
-    found = _MEMBERS.where(ours).order_by(address.c.domain, address.c.folded, member.c.role)
-    return [_member(row) for row in connection.execute(found)]
+    found = MEMBERS.where(ours).order_by(address.c.domain, address.c.folded, member.c.role)
+    return [as_member(row) for row in connection.execute(found)]
 
 
 def find_member(connection: Connection, list_key: int, email: str, role: Role = "member") -> Member:
@@ -314,7 +314,8 @@ def change_member(
     role: Role = "member",
     **changes: Unpack[Changes],
 ) -> Member:
-    """Change what is given of a member; returns them as they are now. Raises `ListError`."""
+    """Change what is given of a member; returns them as they are now. Who is to get posts again
+    is one whose mail never came back. Raises `ListError`."""
     before = find_member(connection, list_key, email, role)
     values: dict[str, Any] = dict(changes)
     for flag in {"own_posts", "duplicates", "ack"} & values.keys():
@@ -325,12 +326,16 @@ def change_member(
         connection.execute(update(address).where(address.c.id == mine).values(name=name))
     if values:
         connection.execute(update(member).where(member.c.id == before.key).values(values))
-    row = connection.execute(_MEMBERS.where(member.c.id == before.key)).one()
-    return _member(row)
+    if values.get("delivery") == "on":
+        connection.execute(delete(bounce).where(bounce.c.member == before.key))
+    row = connection.execute(MEMBERS.where(member.c.id == before.key)).one()
+    return as_member(row)
 
 
-def _member(row: Row[*tuple[Any, ...]]) -> Member:
-    found = Member._make(row)
+def as_member(row: Row[*tuple[Any, ...]]) -> Member:
+    """The member that a row of `MEMBERS` stands for; columns that were added to it come after
+    and are left out."""
+    found = Member._make(row[: len(Member._fields)])
     return found._replace(
         own_posts=bool(found.own_posts), duplicates=bool(found.duplicates), ack=bool(found.ack)
     )

@@ -160,6 +160,69 @@ class Subscriptions(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     ] = "owners"
 
 
+class Bounces(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What becomes of members whose mail comes back."""
+
+    count: Annotated[bool, Meta(description="Count what comes back, and act on it.")] = True
+    threshold: Annotated[
+        float,
+        Meta(ge=1, le=1000, description="The score at which a member is sent a probe."),
+    ] = 5.0
+    temporary: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="What a bounce counts that may pass (a full mailbox, a delay), or that "
+            "nobody understands; one that is final counts 1.",
+        ),
+    ] = 0.5
+    unsigned: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="By how much less a bounce counts that does not show our signature: "
+            "anybody may have made it up. 1 is as much, 0 not at all.",
+        ),
+    ] = 0.5
+    forget_after: Annotated[
+        float,
+        Meta(gt=0, le=365, description="Days without a bounce after which the score is forgotten."),
+    ] = 7.0
+    probe_days: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=30,
+            description="Days after which a probe that did not come back has reached its reader.",
+        ),
+    ] = 6.0
+    warnings: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100,
+            description="How often somebody is told that they get no posts any more.",
+        ),
+    ] = 3
+    warn_every: Annotated[float, Meta(gt=0, le=365, description="Days between two of these.")] = 7.0
+    remove: Annotated[
+        bool, Meta(description="Take off the list who did not answer the last one.")
+    ] = False
+    complaints: Annotated[
+        Literal["leave", "stop", "ignore"],
+        Meta(
+            description="What becomes of a member who told their provider that a post is spam: "
+            "leave takes them off the list, stop turns their posts off."
+        ),
+    ] = "leave"
+    owners: Annotated[
+        bool,
+        Meta(description="Tell the owners once a day who gets no posts any more, and why."),
+    ] = True
+
+
 class Notices(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Who is told of what."""
 
@@ -191,4 +254,5 @@ class ListSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     dmarc: Dmarc = Dmarc()
     sending: Sending = Sending()
     subscriptions: Subscriptions = Subscriptions()
+    bounces: Bounces = Bounces()
     notices: Notices = Notices()

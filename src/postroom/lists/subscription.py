@@ -10,7 +10,8 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
-Action = Literal["join", "leave", "change"]
+# To resume: posts again for a member whose mail came back; so no other change takes its place.
+Action = Literal["join", "leave", "change", "resume"]
 Gate = Literal["confirm", "moderate"]
 
 

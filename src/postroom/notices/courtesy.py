@@ -1,9 +1,9 @@
 """Courtesy: who may be answered at all, and how often somebody may be told.
 
-For: every automatic answer (RFC 3834). Guarantees: nothing that a program sent is answered, nor
-anybody who would answer back; of two who ask at once whether somebody may be told, one is told
-yes. The look-ups of how often work in the caller's transaction, on SQLite and PostgreSQL, and
-fail with the database's errors.
+For: every automatic answer (RFC 3834), and what owners are told. Guarantees: nothing that a program
+sent is answered, nor anybody who would answer back; of two who ask at once whether somebody may be
+told, one is told yes. The look-ups of how often work in the caller's transaction, on SQLite and
+PostgreSQL, and fail with the database's errors.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,8 +21,9 @@ from postroom.lists.routing import route
 from postroom.lists.settings import ListSettings, Notices
 from postroom.lists.subscription import State
 from postroom.mail.address import AddressError, is_person, parse_mailbox
+from postroom.spool.ids import _COUNT_BITS, _EPOCH_MS, _MARK_BITS
 from postroom.spool.metadata import HELD
-from postroom.store.schema import entry, mailing_list, notified, pending
+from postroom.store.schema import audit, entry, mailing_list, notified, pending
 
 DAY: Final = 86_400.0
 HELD_EVERY: Final = DAY  # seconds between two notices to an author that a post waits
@@ -37,7 +38,22 @@ TELL_HELD: Final = "held"
 TELL_REJECTED: Final = "rejected"
 TELL_AUTHORS: Final = "authors"
 TELL_REQUEST: Final = "request"
+TELL_BOUNCES: Final = "bounces"
+TELL_MASS: Final = "mass"
+# What becomes of members because of bounces, and who does it, in the audit log.
+LOST: Final = ("stopped", "removed", "complained")
+US: Final = "postroom"
+LOST_WITHIN: Final = 7 * DAY  # what is older was told of, or nobody wanted to know
+SETTLED: Final = 300.0  # seconds after which what was done then has been committed
 KEPT: Final = 30 * DAY  # longer than any interval
+_LISTS: Final = (
+    mailing_list.c.id,
+    mailing_list.c.list_id,
+    mailing_list.c.posting_address,
+    mailing_list.c.display_name,
+    mailing_list.c.created_at,
+    mailing_list.c.settings,
+)
 
 
 def unanswerable(sender: str, automatic: bool, ours: bool) -> str:
@@ -95,6 +111,14 @@ def may_tell(
     return connection.execute(told.returning(notified.c.at)).first() is not None
 
 
+def told_since(connection: Connection, list_key: int, kind: str, email: str, since: float) -> bool:
+    """Whether `email` (`OWNERS`) was told something of this kind since then; one statement."""
+    key = (notified.c.list == list_key) & (notified.c.kind == kind)
+    told = select(notified.c.at).where(key, notified.c.email == same_address(email))
+    at = connection.scalar(told)
+    return at is not None and at >= since
+
+
 def forget(connection: Connection, now: float) -> int:
     """Forget who was told what so long ago that it no longer matters; returns how many."""
     return connection.execute(delete(notified).where(notified.c.at < now - KEPT)).rowcount
@@ -127,6 +151,52 @@ def due_summaries(connection: Connection, now: float) -> Iterator[Due]:
     yield from _due(connection, TELL_REQUEST, pending.c.list, pending.c.told_at, waits, now)
 
 
+class Lost(NamedTuple):
+    """A list whose owners should be told what became of members because of bounces: of how many,
+    and the id of the first entry in the audit log that tells it."""
+
+    list: MailingList
+    notices: Notices
+    number: int
+    first: int
+
+
+def due_bounces(connection: Connection, now: float) -> Iterator[Lost]:
+    """Lists where bounces cost members their posts since the owners were last told, which was a
+    day ago; one statement. It decides nothing: `may_tell` does."""
+    # What is newer waits for the next time. So nothing is missed that was committed late.
+    settled = audit.c.at <= now - SETTLED
+    unknown = or_(notified.c.at.is_(None), notified.c.at > now)
+    since = and_(notified.c.at <= now - DAY, audit.c.at > notified.c.at - SETTLED)
+    found = (
+        select(*_LISTS, func.count(), func.min(audit.c.id))
+        .select_from(audit)
+        .join(mailing_list, mailing_list.c.list_id == audit.c.list_id)
+        .join(notified, _owners_told(TELL_BOUNCES), isouter=True)
+        .where(audit.c.id >= _first_id(now - LOST_WITHIN), audit.c.by == US)
+        .where(audit.c.what.in_(LOST), settled, or_(unknown, since))
+        .group_by(*_LISTS)
+        .order_by(mailing_list.c.id)
+    )
+    for row in connection.execute(found):
+        *this, text, number, first = row
+        settings = _settings(text)
+        if settings.bounces.owners:
+            yield Lost(MailingList(*this), settings.notices, number, first)
+
+
+def _first_id(at: float) -> int:
+    """The lowest id that `spool.ids` makes at a time, in seconds since the epoch."""
+    tick = max(0, int(at * 1000) - _EPOCH_MS)
+    return tick << (_MARK_BITS + _COUNT_BITS)
+
+
+def _owners_told(kind: str) -> ColumnElement[bool]:
+    """That a row says when a list's owners were last told of this kind."""
+    of = notified.c.list == mailing_list.c.id
+    return and_(of, notified.c.kind == kind, notified.c.email == OWNERS)
+
+
 def _due(
     connection: Connection,
     kind: str,
@@ -137,25 +207,14 @@ def _due(
 ) -> Iterator[Due]:
     """Lists with rows that wait, of which some came since the owners were last told of this
     kind."""
-    told = and_(
-        notified.c.list == mailing_list.c.id, notified.c.kind == kind, notified.c.email == OWNERS
-    )
     last = func.max(notified.c.at)
-    lists = (
-        mailing_list.c.id,
-        mailing_list.c.list_id,
-        mailing_list.c.posting_address,
-        mailing_list.c.display_name,
-        mailing_list.c.created_at,
-        mailing_list.c.settings,
-    )
     found = (
-        select(*lists, func.count(), func.min(came), last)
+        select(*_LISTS, func.count(), func.min(came), last)
         .select_from(of.table)
         .join(mailing_list, mailing_list.c.id == of)
-        .join(notified, told, isouter=True)
+        .join(notified, _owners_told(kind), isouter=True)
         .where(waits)
-        .group_by(*lists)
+        .group_by(*_LISTS)
         .having(or_(last.is_(None), last > now, func.max(came) > last))
         .order_by(mailing_list.c.id)
     )

@@ -41,6 +41,10 @@ NAMES: Final = (
     "member_change",
     "reply",
     "acknowledged",
+    "probe",
+    "turned_off",
+    "bounce_summary",
+    "mass_bounce",
 )
 WIDTH: Final = 78
 MOST: Final = 65_536  # characters of a template, and of what one makes

@@ -21,6 +21,7 @@ from postroom.notices.sheet import (
     Answer,
     House,
     Sheet,
+    addresses,
     answer_to,
     broken,
     handed,
@@ -87,20 +88,20 @@ def welcome(
 ) -> Handed:
     """To somebody who joined; `text` is what the list has to say."""
     lines = broken(text[:WELCOME].splitlines(), WIDTH, WELCOME)
-    values = _list(of) | {"email": email, "name": name, "text": lines}
+    values = addresses(of) | {"email": email, "name": name, "text": lines}
     return _to_person(house, of, "welcome", email, values, language, now)
 
 
 def goodbye(house: House, of: MailingList, email: str, language: str, now: float) -> Handed:
     """To somebody who left."""
-    return _to_person(house, of, "goodbye", email, _list(of) | {"email": email}, language, now)
+    return _to_person(house, of, "goodbye", email, addresses(of) | {"email": email}, language, now)
 
 
 def refused(
     house: House, of: MailingList, request: Request, reason: str, language: str, now: float
 ) -> Handed:
     """To somebody whose request the owners did not accept; `reason` may be ""."""
-    values = _list(of) | {
+    values = addresses(of) | {
         "email": request.email,
         "action": request.action,
         "changes": in_words(request.changes, language),
@@ -119,7 +120,7 @@ def acknowledged(
     now: float,
 ) -> Handed:
     """To a member who wants it: their post (`answers` is its Message-ID) goes out."""
-    values = _list(of) | {"email": email, "subject": subject or say(NO_SUBJECT, language)}
+    values = addresses(of) | {"email": email, "subject": subject or say(NO_SUBJECT, language)}
     text = house.templates.write("acknowledged", values, of.list_id, language)
     owner = owner_address(of.posting_address)
     return handed(house, of, Sheet(owner, email, "", "replied", now, answers=answers), text)
@@ -139,7 +140,7 @@ def reply(
     """To somebody who sent commands, in a mail with this subject, these lines and this
     Message-ID (`answers`)."""
     shown, left_out = _said(rows)
-    values = _list(of) | {
+    values = addresses(of) | {
         "subject": _RE.sub("", subject, count=1) if _RE.match(subject) else subject.strip(),
         "commands": shown,
         "left_out": left_out,
@@ -193,7 +194,7 @@ def request_summary(
         }
         for each in requests[:LISTED]
     ]
-    values = _list(of) | {
+    values = addresses(of) | {
         "waiting": waiting,
         "since": in_utc(since),
         "requests": rows,
@@ -214,7 +215,7 @@ def change_for_owners(
     now: float,
 ) -> Handed:
     """To owners and moderators: somebody joined or left."""
-    values = _list(of) | {"email": email, "what": what}
+    values = addresses(of) | {"email": email, "what": what}
     text = house.templates.write("member_change", values, of.list_id, language)
     return to_staff(house, of, staff, text, now)
 
@@ -227,19 +228,9 @@ def in_words(changes: Mapping[str, str], language: str) -> list[str]:
     ]
 
 
-def _list(of: MailingList) -> dict[str, Value]:
-    """The addresses of a list."""
-    return {
-        "list": of.posting_address,
-        "owner": owner_address(of.posting_address),
-        "request": sub_address(of.posting_address, "request"),
-        "leave": sub_address(of.posting_address, "leave"),
-    }
-
-
 def _request(of: MailingList, request: Request, answer: Answer, language: str) -> dict[str, Value]:
     """What is said of a request to those who answer it."""
-    return _list(of) | {
+    return addresses(of) | {
         "email": request.email,
         "changes": in_words(request.changes, language),
         "asked_by": request.asked_by,

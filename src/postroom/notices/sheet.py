@@ -21,7 +21,7 @@ from postroom.lists.roster import same_address
 from postroom.mail.fields import field, take_apart, unstructured
 from postroom.mail.message import header_end
 from postroom.notices.language import say, sentence
-from postroom.notices.render import Templates, Text, one_line
+from postroom.notices.render import Templates, Text, Value, one_line
 from postroom.spool.handing import Handed, Letter
 from postroom.spool.ids import show
 from postroom.spool.orders import OUT, Order
@@ -58,6 +58,7 @@ class Sheet(NamedTuple):
     recipients: tuple[str, ...] = ()  # if others than `to`
     answers: str = ""  # a Message-ID
     reply_to: str = ""
+    kind: Literal["notice", "probe"] = "notice"
 
 
 class Answer(NamedTuple):
@@ -87,6 +88,16 @@ def sub_address(posting_address: str, name: str) -> str:
     """One of the addresses of a list beside its own."""
     local, _, domain = posting_address.rpartition("@")
     return f"{local}-{name}@{domain}"
+
+
+def addresses(of: MailingList) -> dict[str, Value]:
+    """Those of a list that most letters name."""
+    return {
+        "list": of.posting_address,
+        "owner": owner_address(of.posting_address),
+        "request": sub_address(of.posting_address, "request"),
+        "leave": sub_address(of.posting_address, "leave"),
+    }
 
 
 def answer_to(posting_address: str, token: str) -> Answer:
@@ -130,7 +141,7 @@ def handed(
         fields += [field(name, sheet.answers) for name in ("In-Reply-To", "References")]
     raw = take_apart(content).on_top(fields).joined()
     order = Order(
-        kind="notice",
+        kind=sheet.kind,
         sender=sheet.sender,
         message_id=own_id,
         recipients=sheet.recipients or (sheet.to,),

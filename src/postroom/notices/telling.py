@@ -13,24 +13,33 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
+from postroom.lists import audit
 from postroom.lists.keys import held_token, site_secret
+from postroom.lists.limits import Limit, take
 from postroom.lists.pending import Request, waiting
 from postroom.lists.registry import MailingList
 from postroom.lists.roster import memberships, same_address, staff
 from postroom.lists.settings import Notices
 from postroom.lists.subscription import State
-from postroom.notices import letters, requests
+from postroom.notices import bounces, letters, requests
 from postroom.notices.courtesy import (
     AUTHORS_EVERY,
+    DAY,
     HELD_EVERY,
+    LOST,
     OWNERS,
     REJECTED_EVERY,
     STRANGERS,
     TELL_AUTHORS,
+    TELL_BOUNCES,
     TELL_HELD,
+    TELL_MASS,
     TELL_REJECTED,
     TELL_REQUEST,
+    US,
     Due,
+    Lost,
+    due_bounces,
     due_summaries,
     endpoints_among,
     may_tell,
@@ -137,6 +146,40 @@ def summaries(connection: Connection, house: House, now: float) -> list[Handed]:
     return told
 
 
+def tell_mass(
+    connection: Connection,
+    house: House,
+    of: MailingList,
+    notices: Notices,
+    number: int,
+    share: int,
+    now: float,
+) -> list[Handed]:
+    """To those who decide, once a day: mail to more than `number` members came back, more than
+    `share` in a hundred, so that nobody is counted. The site's owner, whose mail server it is
+    about, hears of the first of the day's lists."""
+    if not may_tell(connection, of.key, TELL_MASS, OWNERS, DAY, now):
+        return []
+    people = _staff(connection, house, of.key)
+    if take(connection, [Limit(TELL_MASS, "", 1, DAY)], now) is None:
+        people = _staff(connection, house, of.key, beside=house.owner)
+    if not people:
+        return []
+    return [bounces.mass(house, of, number, share, people, notices.language, now)]
+
+
+def bounce_summaries(connection: Connection, house: House, now: float) -> list[Handed]:
+    """To those who decide, once a day, on lists whose settings say so: what became of members
+    because of bounces since they were last told."""
+    told = []
+    for lost in list(due_bounces(connection, now)):
+        if not may_tell(connection, lost.list.key, TELL_BOUNCES, OWNERS, DAY, now):
+            continue
+        if people := _staff(connection, house, lost.list.key):
+            told.append(_bounce_summary(connection, house, lost, people, now))
+    return told
+
+
 def pass_to_owners(
     connection: Connection,
     site_owner: str,
@@ -167,6 +210,19 @@ def _request_summary(
     of, language = due.list, due.notices.language
     first = [each for each, _ in waiting(connection, of.key, LISTED, State.MODERATE)]
     return requests.request_summary(house, of, first, due.waiting, due.since, people, language, now)
+
+
+def _bounce_summary(
+    connection: Connection, house: House, lost: Lost, people: Sequence[str], now: float
+) -> Handed:
+    of, language, listed = lost.list, lost.notices.language, min(lost.number, LISTED)
+    found = audit.since(connection, of.list_id, lost.first, LOST, US, listed)
+    rows = [
+        bounces.Outcome(each.at, each.email, each.what, str(each.facts.get("reason", "")))
+        for each in found
+    ]
+    more = lost.number - len(rows)
+    return bounces.bounce_summary(house, of, rows, more, people, language, now)
 
 
 def _deciding(
@@ -204,10 +260,12 @@ def _unanswerable(connection: Connection, sender: str, automatic: bool) -> str:
     return unanswerable(sender, automatic, ours)
 
 
-def _staff(connection: Connection, house: House, list_key: int) -> list[str]:
-    """Owners and moderators, each once, without those who lead back to the list; the site's
-    owner where there are none and it has one."""
+def _staff(connection: Connection, house: House, list_key: int, beside: str = "") -> list[str]:
+    """Owners and moderators, and somebody beside them, each once, without those who lead back to
+    the list; the site's owner where there are none and it has one."""
     people = {same_address(each.email): each.email for each in staff(connection, list_key)}
+    if beside and not is_nobody(beside):
+        people.setdefault(same_address(beside), beside)
     ours = _circular(connection, list_key, [*people.values(), house.owner])
     found = [each for each in people.values() if each not in ours]
     if found or house.owner in ours or is_nobody(house.owner):

@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from postroom.base.observe import Facts
 from postroom.base.settings import DEFAULT_OWNER
+from postroom.lists.keys import site_secret, verp_key
 from postroom.lists.registry import MailingList, list_of_key
 from postroom.mail.address import fold
 from postroom.mail.message import message_id
@@ -121,10 +123,10 @@ class Incoming:
             verp=sending.verp,
             personal=sending.personal,
         )
-        facts = order.metadata(case.of.posting_address, len(raw))
-        handed = Handed(OUT, case.held.list_key, facts, Letter(raw, order.sender))
 
         def act(connection: Connection) -> Facts:
+            keyed = _keyed(connection, case.of, order).metadata(case.of.posting_address, len(raw))
+            handed = Handed(OUT, case.held.list_key, keyed, Letter(raw, order.sender))
             number, *_ = hand_on(connection, self._ids, [handed, *self._acknowledged(case)])
             facts: Facts = {"handed_on": show(number), "changed": cooked.notes}
             if order.message_id == post.message_id:
@@ -244,3 +246,11 @@ class Incoming:
             steps.write(connection, self._ids, [began, passed])
 
         return Outcome(act, "passed to the owners", said | {"recipients": len(people)})
+
+
+def _keyed(connection: Connection, of: MailingList, order: Order) -> Order:
+    """With what the order's VERP tags are made with. The first one makes the site's secret, so
+    that is not read where facts are."""
+    if not order.verp:
+        return order
+    return replace(order, verp_key=verp_key(site_secret(connection), of.list_id))

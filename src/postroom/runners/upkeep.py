@@ -1,10 +1,11 @@
 """Upkeep: what is to be done now and then, whether or not mail comes.
 
-For: summaries for owners of posts that wait, the end of requests that nobody answered, and
-forgetting what nobody will ask for any more. Guarantees: each step is a short transaction of its
-own, so the mail hardly notices; what goes wrong is said and tried again a minute later. A clock
-that is a year ahead ends all requests, forgets early what became of messages and who changed
-what, and nothing else. Used from one event loop; works in another thread.
+For: summaries for owners, the end of requests that nobody answered, what time does to members
+whose mail came back, and forgetting what nobody will ask for any more. Guarantees: each step is
+a short transaction of its own, so the mail hardly notices; what goes wrong is said and tried
+again a minute later. A clock that is a year ahead ends all requests, forgets early what became of
+messages and who changed what, and ends the waiting for answers to warnings: where a list removes
+members, who had the last one is removed. Used from one event loop; works in another thread.
 """
 
 import asyncio
@@ -15,18 +16,20 @@ from collections.abc import Callable
 from sqlalchemy import Connection
 
 from postroom.base.observe import Log
+from postroom.bounces.moving import move_on
 from postroom.delivery import care
 from postroom.lists import audit, limits, pending
 from postroom.notices import courtesy
 from postroom.notices.sheet import House
-from postroom.notices.telling import summaries
-from postroom.spool.handing import hand_on
+from postroom.notices.telling import bounce_summaries, summaries
+from postroom.spool.handing import Handed, hand_on
 from postroom.spool.ids import IdMaker
 from postroom.spool.steps import purge_steps
 from postroom.store.engine import Store
 
 EVERY = 60.0  # seconds
 STEPS, ROWS = 20, 2000  # transactions of one kind at a time, rows of each
+MEMBERS = 25  # of one transaction, whose mail came back
 
 
 class Upkeep:
@@ -79,6 +82,13 @@ class Upkeep:
             self._log.info("owners told", lists=len(told))
             self._woken()
         self._in_steps(lambda connection: self._expire(connection, now))
+        moved: list[Handed] = []
+        self._in_steps(lambda connection: self._move_on(connection, now, moved))
+        with self._store.begin() as connection:
+            lost = bounce_summaries(connection, self._house, now)
+            hand_on(connection, self._ids, lost)
+        if moved or lost:
+            self._woken()
         before = now - self._kept
         self._in_steps(lambda connection: care.purge(connection, before, ROWS))
         self._in_steps(lambda connection: purge_steps(connection, before))
@@ -102,6 +112,14 @@ class Upkeep:
         ]
         audit.write(connection, self._ids, changes, now)
         return len(ended)
+
+    def _move_on(self, connection: Connection, now: float, handed: list[Handed]) -> int:
+        """Members whose mail came back, on whom time acts; returns how many. Their letters are
+        added to `handed`."""
+        moved = move_on(connection, self._house, now, MEMBERS)
+        hand_on(connection, self._ids, moved.handed)
+        handed += moved.handed
+        return moved.members
 
     def _in_steps(self, forget: Callable[[Connection], int], steps: int = STEPS) -> None:
         for _ in range(steps):

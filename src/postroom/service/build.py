@@ -20,7 +20,8 @@ from postroom.notices.render import Templates
 from postroom.notices.sheet import House
 from postroom.posting.dns import Resolver
 from postroom.runners import incoming
-from postroom.runners.base import Worker
+from postroom.runners.base import Runner, Worker
+from postroom.runners.bounced import Bounced
 from postroom.runners.command import Commanded
 from postroom.runners.incoming import Incoming, Seal
 from postroom.runners.outgoing import Outgoing
@@ -91,7 +92,8 @@ def build(store: Store, settings: Settings, log: Log, woken: Callable[[], None])
     )
     audit_kept = settings.commands.audit_kept * DAY
     upkeep = Upkeep(store, house, delivery.kept * DAY, audit_kept, log, woken)
-    workers = [Worker(store, runner, log, woken) for runner in (arriving, commanded)]
+    runners: Sequence[Runner] = (arriving, commanded, Bounced(house))
+    workers = [Worker(store, runner, log, woken) for runner in runners]
     return Parts(workers, [courier, upkeep])
 
 

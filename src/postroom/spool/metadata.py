@@ -24,7 +24,7 @@ OUT: Final = "out"
 HELD: Final = "held"
 SHUNT: Final = "shunt"
 QUEUES: Final = (IN, COMMAND, BOUNCES, OUT, "archive", "digest", "news", HELD, SHUNT)
-SERVED: Final = (IN, COMMAND, OUT)  # those that have a runner
+SERVED: Final = (IN, COMMAND, BOUNCES, OUT)  # those that have a runner
 
 _QUEUE_OF: Final = {
     "": IN,

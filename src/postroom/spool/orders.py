@@ -16,20 +16,23 @@ from postroom.spool.metadata import VERSION, Metadata
 
 
 class Order(Struct, frozen=True, omit_defaults=True):
-    """`kind`: a post to the members, mail for the owners, or a notice of ours. `sender` is the
-    envelope sender, "" for the null sender. `recipients` are addresses; a post has none, it
-    goes to all members but those named in `authors` who do not want their own posts, and those
-    in `named` (To and Cc) who do not want duplicates; both folded. `verp` has bounces name the
-    recipient; `personal` has each recipient get a transaction, and an unsubscribe link, of
+    """`kind`: a post to the members, mail for the owners, a notice of ours, or a probe: that one
+    finds out whether its recipient can be reached, and a token is the detail of its sender.
+    `sender` is the envelope sender, "" for the null sender. `recipients` are addresses; a post
+    has none, it goes to all members but those named in `authors` who do not want their own
+    posts, and those in `named` (To and Cc) who do not want duplicates; both folded. `verp` has
+    bounces name the recipient, in addresses that are known as ours if there is a `verp_key`
+    (`lists.keys`); `personal` has each recipient get a transaction, and an unsubscribe link, of
     their own. `message_id` is that of the message that goes out."""
 
-    kind: Literal["post", "owner", "notice"]
+    kind: Literal["post", "owner", "notice", "probe"]
     sender: str
     message_id: str = ""
     recipients: tuple[str, ...] = ()
     authors: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
     verp: bool = False
+    verp_key: str = ""
     personal: bool = False
 
     def metadata(self, listname: str, size: int) -> Metadata:

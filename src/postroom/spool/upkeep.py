@@ -15,8 +15,8 @@ from postroom.store.schema import entry, mailing_list
 
 def rename_list(connection: Connection, old: str, new: str) -> MailingList:
     """Rename a list; entries that wait for it follow, and so do the bounces of what is on its way
-    out."""
-    before = _bounces(find_list(connection, old))
+    out, also of probes: then a token is the detail of the sender."""
+    before = find_list(connection, old)
     renamed = rename_row(connection, old, new)
     waiting = select(entry.c.id, entry.c.metadata).where(entry.c.list == renamed.key)
     waiting = waiting.with_for_update()
@@ -27,15 +27,26 @@ def rename_list(connection: Connection, old: str, new: str) -> MailingList:
             continue  # the runner that claims it will set it aside
         facts["listname"] = renamed.posting_address
         order = facts.get("order")
-        if isinstance(order, dict) and order.get("sender") == before:
-            facts["order"] = order | {"sender": _bounces(renamed)}
+        if isinstance(order, dict) and isinstance(sender := order.get("sender"), str):
+            facts["order"] = order | {"sender": _moved(sender, before, renamed)}
         connection.execute(update(entry).where(entry.c.id == number).values(metadata=encode(facts)))
     return renamed
 
 
-def _bounces(of: MailingList) -> str:
+def _moved(sender: str, before: MailingList, after: MailingList) -> str:
+    """An envelope sender as it is after a rename: of the list's bounce address the detail stays,
+    any other stays what it is."""
+    local, _, domain = sender.rpartition("@")
+    (was, was_at), (becomes, at) = _bounces(before), _bounces(after)
+    if domain != was_at or not f"{local}+".startswith(f"{was}+"):
+        return sender
+    return f"{becomes}{local.removeprefix(was)}@{at}"
+
+
+def _bounces(of: MailingList) -> tuple[str, str]:
+    """The local part and the domain of a list's bounce address."""
     local, _, domain = of.posting_address.rpartition("@")
-    return f"{local}-bounces@{domain}"
+    return f"{local}-bounces", domain
 
 
 def remove_list(connection: Connection, address: str, force: bool) -> int:

@@ -23,7 +23,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0004"  # the newest migration
+REVISION = "0005"  # the newest migration
 
 metadata = MetaData(
     naming_convention={
@@ -152,6 +152,30 @@ notified = Table(
     Column("email", Text, nullable=False),  # folded
     Column("at", Double, nullable=False),
     PrimaryKeyConstraint("list", "kind", "email"),
+)
+
+# Members whose mail comes back. There is no row for whom nothing has come back lately.
+bounce = Table(
+    "bounce",
+    metadata,
+    Column(
+        "member",
+        _Id,
+        ForeignKey("member.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("state", Text, nullable=False),  # bounces.scoring says what they mean
+    Column("score", Double, nullable=False),
+    Column("counted_on", Integer, nullable=False),  # the last day that counted, since 1970
+    Column("bounced_at", Double, nullable=False),  # the last time
+    Column("status", Text, nullable=False),  # RFC 3463, "" if none was told
+    Column("reason", Text, nullable=False),  # in the words of whoever refused
+    Column("since", Double, nullable=False),  # in this state
+    Column("warned", Integer, nullable=False),  # times, since delivery was turned off
+    Column("token", Text, unique=True),  # that a probe was sent with
+    Column("next_at", Double, nullable=False),  # when time moves it on
+    Index(None, "next_at"),
 )
 
 # What somebody asked for, and who has to agree before it is done. The token is given to

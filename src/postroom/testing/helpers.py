@@ -2,24 +2,40 @@
 
 For: tests and documentation outside this project too. Guarantees: the server is the real
 one, on a throwaway database and a free port, with nothing to configure; what it sends goes
-to a mail server that keeps it, and nowhere else.
+to a mail server that keeps it, and nowhere else; nobody has to wait for days to pass.
 """
 
 import time
 from email.message import Message
 from typing import Final, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
+from postroom.base.loading import load
+from postroom.base.observe import Log
 from postroom.lmtp.client import LMTPClient
 from postroom.mail.message import parse
+from postroom.notices.render import Templates
+from postroom.notices.sheet import House
+from postroom.runners.upkeep import Upkeep
+from postroom.spool.ids import IdMaker
 from postroom.spool.metadata import SERVED, Metadata
 from postroom.spool.queue import claim, finish
-from postroom.store.schema import entry
+from postroom.store.schema import audit, bounce, entry, notified, pending, tally
 from postroom.testing import site
+from postroom.testing.sink import Sink
 
 PATIENCE: Final = 30.0  # seconds after which something is stuck
 SOON: Final = 1.0  # seconds; who waits for longer waits for another attempt
+DAY: Final = 86_400.0  # seconds
+# Where it is written down when something was, or will be, apart from mail on its way.
+_TIMES: Final = (
+    (audit.c.at,),
+    (bounce.c.bounced_at, bounce.c.since, bounce.c.next_at),
+    (notified.c.at,),
+    (pending.c.created_at, pending.c.told_at, pending.c.expires_at),
+    (tally.c.at, tally.c.empty_at),
+)
 
 
 class TestableMaster:
@@ -90,23 +106,47 @@ def get_delivered(expected_count: int | None = None) -> list[Delivery]:
     nothing is taken out; if the server runs without 'runners'; or if it does not come to rest.
     """
     here = site.current()
+    sink = _rest(here)
+    found = [
+        Delivery(kept.sender, kept.recipient, parse(kept.raw.replace(b"\r\n", b"\n")))
+        for kept in sink.look()
+    ]
+    _expect(len(found), expected_count)
+    sink.empty()
+    return sorted(found, key=lambda each: (each.recipient, str(each.msg["subject"])))
+
+
+def let_pass(days: int) -> None:
+    """Let so many days pass: what is known of bounces, requests, limits and notices is so much
+    longer ago, and what upkeep does once a minute is done. Before that, whatever is due is done;
+    mail that waits for another attempt does not notice.
+
+    Raises AssertionError if the server runs without 'runners' or does not come to rest.
+    """
+    here = site.current()
+    _rest(here)
+    with here.store.begin() as connection:
+        for columns in _TIMES:
+            earlier = {each.name: each - days * DAY for each in columns}
+            connection.execute(update(columns[0].table).values(earlier))
+        connection.execute(update(bounce).values(counted_on=bounce.c.counted_on - days))
+    settings = load(environment=here.environment)
+    with here.log.open("a") as said:
+        log = Log(settings.log, said)
+        templates, who = Templates(settings.notices.templates, log), settings.site
+        house = House(templates, who.hostname, who.owner, IdMaker())
+        kept, audit_kept = settings.delivery.kept * DAY, settings.commands.audit_kept * DAY
+        Upkeep(here.store, house, kept, audit_kept, log, lambda: None).turn()
+
+
+def _rest(here: site.Site) -> Sink:
+    """Wait until nothing is due in the queues that runners serve, and nothing in their hands;
+    returns what takes what they send. Nobody tells when that is, so it is looked at again and
+    again."""
     if here.sink is None:
         raise AssertionError("nothing is sent: start the server with 'runners'")
     if here.has_pending:
         raise AssertionError("the runners cannot see what was done: transaction.commit() first")
-    _rest(here)
-    found = [
-        Delivery(kept.sender, kept.recipient, parse(kept.raw.replace(b"\r\n", b"\n")))
-        for kept in here.sink.look()
-    ]
-    _expect(len(found), expected_count)
-    here.sink.empty()
-    return sorted(found, key=lambda each: (each.recipient, str(each.msg["subject"])))
-
-
-def _rest(here: site.Site) -> None:
-    """Wait until nothing is due in the queues that runners serve, and nothing in their hands.
-    Nobody tells when that is, so it is looked at again and again."""
     deadline = time.monotonic() + PATIENCE
     while True:
         # What is handed on while we ask is due a moment later than now, and does not wait.
@@ -114,7 +154,7 @@ def _rest(here: site.Site) -> None:
         busy = select(func.count()).where(entry.c.queue.in_(SERVED), ~waits)
         with here.store.read() as connection:
             if not connection.scalar(busy):
-                return
+                return here.sink
         if time.monotonic() > deadline:
             said = here.log.read_text(errors="replace")[-2000:]
             raise AssertionError(f"the runners did not come to rest within {PATIENCE} s:\n{said}")

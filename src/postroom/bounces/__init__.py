@@ -1,0 +1,1 @@
+"""Bounces: mail that comes back, and what it says of members."""
