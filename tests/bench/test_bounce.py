@@ -70,11 +70,11 @@ def test_no_two_reports_are_the_same() -> None:
 def test_reports_are_followed_until_all_are_counted(tmp_path: Path) -> None:
     need("postfix")
     site = Site(tmp_path / "postroom", 9, verp=True)
-    with ours(site, {address("ant"): members(400)}) as by:
+    with ours(site, {address("ant"): members(1_500)}) as by:
         key = key_of(site.directory, "ant")
-        worked = work_off(by, reports("ant", members(50), key))
-        assert 0 < worked.entries < 50
-        assert counted(by) == 50
+        worked = work_off(by, reports("ant", members(200), key))
+        assert 0 < worked.entries < 200
+        assert counted(by) == 200
         with pytest.raises(LoadError, match="0 entries wait instead of 1"):
             work_off(by, [Report("", address("ant", "request"), 0)])
 
