@@ -1,8 +1,9 @@
 """A bench with parts, as a program: its command line, its parts one by one, what it leaves.
 
-For: `bench.post` and `bench.command`. Guarantees: a part that fails is a fault, and the others go
-on; whatever happens, Ctrl-C and SIGTERM too, servers are ended and temporary data removed. Exits
-0 if everything could be measured, whether or not the targets are met; 1 if not, 2 on wrong usage.
+For: `bench.post`, `bench.command` and `bench.bounce`. Guarantees: a part that fails is a fault,
+and the others go on; whatever happens, Ctrl-C and SIGTERM too, servers are ended and temporary
+data removed. Exits 0 if everything could be measured, whether or not the targets are met; 1 if
+not, 2 on wrong usage.
 """
 
 import argparse

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import command, command_parts, post, post_beside, process
+from bench import bounce, command, command_parts, post, post_beside, process
 from bench.load import LoadError
 from bench.post_ours import ASIDE, RUNNERS, UNSERVED
 from bench.process import Skip
@@ -21,7 +21,9 @@ from postroom.mail.address import fold, parse_mailbox
 from postroom.runners.bounced import Bounced
 from postroom.spool.metadata import queue_of
 
-BENCHES = pytest.mark.parametrize("bench", [post.BENCH, command.BENCH], ids=["post", "command"])
+BENCHES = pytest.mark.parametrize(
+    "bench", [post.BENCH, command.BENCH, bounce.BENCH], ids=["post", "command", "bounce"]
+)
 
 
 @BENCHES
