@@ -26,7 +26,8 @@ from bench.post_ours import Site, Trace
 from bench.post_run import lists, members
 from bench.post_sink import Sink, sink
 from bench.process import Skip
-from postroom.bounces.acting import DAY, MASS_LEAST, MASS_SHARE
+from postroom.bounces.acting import MASS_LEAST, MASS_SHARE
+from postroom.bounces.scoring import DAY
 
 WARM = 50  # reports before any is timed
 PEER_LIST = "ant"

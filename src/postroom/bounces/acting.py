@@ -1,9 +1,9 @@
 """Acting on what came back: counting, turning off, complaints.
 
 For: the bounce runner, and upkeep. Works in the caller's transaction and gives back what is to be
-handed on in it. Guarantees: `scoring` decides; a constant number of statements for each message,
-however many members it names; where so many bounce in a day that it must be about us, nobody is
-counted. Fails with the database's errors.
+handed on in it. Guarantees: `scoring` decides; the number of statements for a message does not
+grow with the members that it names, but for a few where so many bounce in a day that it must be
+about us: then no more are counted than there is room for. Fails with the database's errors.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import Connection
 
 from postroom.bounces import scoring, standing
-from postroom.bounces.scoring import Event, Standing, State
+from postroom.bounces.scoring import DAY, Event, Standing
 from postroom.bounces.standing import Known
 from postroom.bounces.values import Failure, Proof
 from postroom.lists import audit, pending
@@ -25,14 +25,12 @@ from postroom.lists.settings import ListSettings
 from postroom.lists.subscription import Action, Policy
 from postroom.lists.subscription import State as Asked
 from postroom.notices import requests
-from postroom.notices.courtesy import OWNERS, TELL_MASS, told_since
+from postroom.notices.courtesy import OWNERS, TELL_MASS, US, told_since
 from postroom.notices.sheet import House
 from postroom.notices.telling import tell_mass
 from postroom.spool.handing import Handed
 
-DAY: Final = 86_400.0
 ASKED, HOUR = 50, 3600.0  # so many are asked in an hour whether they want to leave
-US: Final = "postroom"  # who did it, in the audit log
 SPAM: Final = "a report of spam in your name"  # who asked, in a letter
 # So many members may bounce in a day, whatever the size of the list; and this share of them.
 MASS_LEAST, MASS_SHARE = 10, 0.2
@@ -145,14 +143,11 @@ def probe_came_back(case: Case, token: str, failure: Failure) -> bool:
 def turn_off(case: Case, member: Member, known: Standing, failure: Failure) -> None:
     """No posts for this member, until they want them again; warnings begin at once."""
     change_member(case.connection, case.of.key, member.email, delivery="bounces")
-    off = known._replace(
-        state=State.OFF,
-        since=case.now,
+    off = scoring.moved(known, Event.PROBE_BOUNCED, case.now, case.now)._replace(
         bounced_at=case.now,
         status=failure.status,
         reason=failure.reason,  # of the probe, and so nobody's invention
         warned=0,
-        next_at=case.now,
     )
     standing.save(case.connection, {member.key: off})
     case.note("stopped", member, off.reason)

@@ -12,9 +12,9 @@ from typing import Final, NamedTuple
 from sqlalchemy import Connection
 
 from postroom.bounces import acting, scoring, standing
-from postroom.bounces.acting import DAY, Case, ask
+from postroom.bounces.acting import Case, ask
 from postroom.bounces.reasons import in_words
-from postroom.bounces.scoring import Event, Standing, State
+from postroom.bounces.scoring import DAY, Event, Standing, State
 from postroom.bounces.standing import Due
 from postroom.lists.limits import Limit, take
 from postroom.lists.pending import new_token
@@ -66,8 +66,7 @@ def _counting(case: Case, due: Due) -> list[Handed]:
     member, known, ours = due.member, due.standing, case.settings.bounces
     quiet = case.now - known.bounced_at > ours.forget_after * DAY
     if not ours.count or quiet or known.score < ours.threshold or member.delivery != "on":
-        standing.forget(case.connection, [member.key])
-        return []
+        return _ended(case, due, Event.QUIET)
     if acting.mass_lately(case):
         _wait(case.connection, due, case.now + DAY)
         return []
@@ -76,9 +75,8 @@ def _counting(case: Case, due: Due) -> list[Handed]:
         _wait(case.connection, due, case.now + LATER)
         return []
     token = new_token()
-    probing = known._replace(
-        state=State.PROBING, since=case.now, next_at=case.now + ours.probe_days * DAY
-    )
+    until = case.now + ours.probe_days * DAY
+    probing = scoring.moved(known, Event.THRESHOLD, case.now, until)
     standing.save(case.connection, {member.key: probing})
     standing.set_token(case.connection, member.key, token)
     language = case.settings.notices.language
@@ -88,17 +86,14 @@ def _counting(case: Case, due: Due) -> list[Handed]:
 
 def _probing(case: Case, due: Due) -> list[Handed]:
     """The probe did not come back: it has reached its reader."""
-    assert scoring.after(State.PROBING, Event.PROBE_PASSED) is State.FINE
-    standing.forget(case.connection, [due.member.key])
-    return []
+    return _ended(case, due, Event.PROBE_PASSED)
 
 
 def _off(case: Case, due: Due) -> list[Handed]:
     """Warn once more, or end it."""
     member, known, ours = due.member, due.standing, case.settings.bounces
     if member.delivery != "bounces":  # an owner has turned it on, or off for good
-        standing.forget(case.connection, [member.key])
-        return []
+        return _ended(case, due, Event.BACK)
     if not ours.count:
         _wait(case.connection, due, case.now + DAY)
         return []
@@ -107,9 +102,8 @@ def _off(case: Case, due: Due) -> list[Handed]:
     if not ours.remove:
         _wait(case.connection, due, case.now + DAY)  # the owners may want it by then
         return []
-    remove_members(case.connection, case.of.key, [member.email], "member")
     case.note("removed", member, known.reason)
-    return []
+    return _ended(case, due, Event.LAST)
 
 
 def _warn(case: Case, member: Member, known: Standing) -> list[Handed]:
@@ -117,7 +111,8 @@ def _warn(case: Case, member: Member, known: Standing) -> list[Handed]:
     # An answer to any of these letters will do, also to the last one.
     days = ours.warn_every * (ours.warnings + 1)
     request, _ = ask(case, member, "resume", {"delivery": "on"}, days)
-    warned = known._replace(warned=known.warned + 1, next_at=case.now + ours.warn_every * DAY)
+    until = case.now + ours.warn_every * DAY
+    warned = scoring.moved(known, Event.WARN, case.now, until)._replace(warned=known.warned + 1)
     standing.save(case.connection, {member.key: warned})
     words = say(in_words(known.status), language)
     left = ours.warnings - warned.warned
@@ -135,6 +130,15 @@ def _warn(case: Case, member: Member, known: Standing) -> list[Handed]:
             known.since,
         )
     ]
+
+
+def _ended(case: Case, due: Due, event: Event) -> list[Handed]:
+    """Nothing more is known of a member: they are fine, or gone."""
+    if scoring.moved(due.standing, event, case.now, case.now).state is State.GONE:
+        remove_members(case.connection, case.of.key, [due.member.email], "member")
+    else:
+        standing.forget(case.connection, [due.member.key])
+    return []
 
 
 def _wait(connection: Connection, due: Due, until: float) -> None:

@@ -85,6 +85,13 @@ def after(state: State, event: Event) -> State | None:
     return _AFTER.get((state, event))
 
 
+def moved(before: Standing, event: Event, now: float, next_at: float) -> Standing:
+    """A member to whom this happened; raises KeyError if the table has no such move."""
+    state = _AFTER[before.state, event]
+    since = before.since if state is before.state else now
+    return before._replace(state=state, since=since, next_at=next_at)
+
+
 def weight(settings: Bounces, final: bool, proved: bool) -> float:
     """What a bounce counts."""
     return (1.0 if final else settings.temporary) * (1.0 if proved else settings.unsigned)

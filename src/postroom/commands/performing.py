@@ -75,8 +75,10 @@ def perform(desk: Desk, errand: Errand) -> Done:
     handed = [each for _, result in results for each in result.handed]
     limited = sum(result.limited for _, result in results)
     if not all(result.told for _, result in results):
-        if _may_answer(desk, errand.caller, idle):
-            handed.append(_answer_to(desk, errand, results))
+        # Whoever is unknown, or forged, may have written this in somebody else's name.
+        known = bool(desk.roles(errand.caller.email)) and not errand.caller.forged
+        if _may_answer(desk, errand.caller, known, idle):
+            handed.append(_answer_to(desk, errand, known, results))
         else:
             limited += 1
     said_of = [
@@ -132,13 +134,11 @@ def _answer(desk: Desk, caller: Caller, answer: Answer) -> Result:
     return Result(said, handed=(decided.notice,) if decided.notice else ())
 
 
-def _may_answer(desk: Desk, caller: Caller, idle: bool) -> bool:
+def _may_answer(desk: Desk, caller: Caller, known: bool, idle: bool) -> bool:
     """Whether this mail may be answered; then it counts. One without a command (`idle`) may be
     a program's, which would answer in turn."""
     name = mailbox(caller.email)
     commands = desk.commands
-    known = bool(desk.roles(caller.email)) and not caller.forged
-    # Whoever wrote this may have written it in somebody else's name.
     limits = [Limit("reply", name, commands.replies, HOUR if known else DAY)]
     if idle:
         limits.append(Limit("help", name, 1, DAY))
@@ -152,14 +152,15 @@ def _may_answer(desk: Desk, caller: Caller, idle: bool) -> bool:
     return take(desk.connection, limits, desk.now) is None
 
 
-def _answer_to(desk: Desk, errand: Errand, results: Sequence[tuple[str, Result]]) -> Handed:
+def _answer_to(
+    desk: Desk, errand: Errand, known: bool, results: Sequence[tuple[str, Result]]
+) -> Handed:
     """The one answer to a mail. It quotes what strangers wrote no further than its commands."""
     caller, language = errand.caller, desk.language
     rows = [
         Row(text, (say(result.said, language), *(_line(each, language) for each in result.lines)))
         for text, result in results
     ]
-    known = bool(desk.roles(caller.email)) and not caller.forged
     original = errand.lines[:QUOTED] if known else ()
     return reply(
         desk.house,

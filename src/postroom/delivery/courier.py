@@ -202,7 +202,7 @@ class Courier:
         large = post.single is not None and post.content.size > LARGE
         async with self._large if large else contextlib.nullcontext():
             try:
-                transaction = await self._transaction(post, batch, large, connection.xverp)
+                transaction = await self._transaction(post, batch, large)
             except Exception as error:
                 self._docket.give_up(post, error)
                 return
@@ -216,15 +216,13 @@ class Courier:
             self._pause(post, str(outcome.answer))
         post.put_back(pending, batch.single)
 
-    async def _transaction(
-        self, post: Active, batch: Batch, large: bool, xverp: bool
-    ) -> Transaction:
+    async def _transaction(self, post: Active, batch: Batch, large: bool) -> Transaction:
         """What is to be sent. Large messages are made in another thread."""
         recipients = [row.email for row in batch.rows]
         if not "".join(recipients).isascii():
             recipients = [ascii_domain(each) for each in recipients]
         order, content = post.order, post.content
-        sender = sender_of(order, batch.rows[0].email if batch.single else "", xverp)
+        sender = sender_of(order, batch.rows[0].email if batch.single else "")
         if post.single is not None:
             make, whose = post.single, batch.rows[0].email
             if large:

@@ -32,11 +32,12 @@ def tagged(sender: str, tag: str) -> str:
     return f"{local}+{tag}@{host}" if at else sender
 
 
-def sender_of(order: Order, one: str, xverp: bool) -> str:
-    """The envelope sender of a transaction for `one` recipient alone, "" for several; `xverp` if
-    the mail server makes that of each."""
+def sender_of(order: Order, one: str) -> str:
+    """The envelope sender of a transaction for `one` recipient alone, "" for several, of each of
+    whom a mail server may make one of their own (XVERP). Where it does not, reports still show the
+    tag."""
     sender = ascii_domain(order.sender)
-    if not order.verp or not (one or xverp):
+    if not order.verp:
         return sender
     if order.verp_key:
         sender = tagged(sender, verp_tag(order.verp_key, same_address(one)))

@@ -21,7 +21,7 @@ from postroom.lists.routing import route
 from postroom.lists.settings import ListSettings, Notices
 from postroom.lists.subscription import State
 from postroom.mail.address import AddressError, is_person, parse_mailbox
-from postroom.spool.ids import _COUNT_BITS, _EPOCH_MS, _MARK_BITS
+from postroom.spool.ids import first_at
 from postroom.spool.metadata import HELD
 from postroom.store.schema import audit, entry, mailing_list, notified, pending
 
@@ -173,7 +173,7 @@ def due_bounces(connection: Connection, now: float) -> Iterator[Lost]:
         .select_from(audit)
         .join(mailing_list, mailing_list.c.list_id == audit.c.list_id)
         .join(notified, _owners_told(TELL_BOUNCES), isouter=True)
-        .where(audit.c.id >= _first_id(now - LOST_WITHIN), audit.c.by == US)
+        .where(audit.c.id >= first_at(now - LOST_WITHIN), audit.c.by == US)
         .where(audit.c.what.in_(LOST), settled, or_(unknown, since))
         .group_by(*_LISTS)
         .order_by(mailing_list.c.id)
@@ -183,12 +183,6 @@ def due_bounces(connection: Connection, now: float) -> Iterator[Lost]:
         settings = _settings(text)
         if settings.bounces.owners:
             yield Lost(MailingList(*this), settings.notices, number, first)
-
-
-def _first_id(at: float) -> int:
-    """The lowest id that `spool.ids` makes at a time, in seconds since the epoch."""
-    tick = max(0, int(at * 1000) - _EPOCH_MS)
-    return tick << (_MARK_BITS + _COUNT_BITS)
 
 
 def _owners_told(kind: str) -> ColumnElement[bool]:

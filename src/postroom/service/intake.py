@@ -44,7 +44,6 @@ from postroom.service.channel import (
 from postroom.service.journal import journal
 from postroom.service.sockets import UNFIT
 from postroom.spool.intake import Intake, Item, Replies, Stored, answers
-from postroom.spool.metadata import SERVED, queue_of
 from postroom.spool.receipts import most_to_purge, purge_receipts
 from postroom.spool.space import free_space
 from postroom.spool.trouble import Trouble
@@ -190,7 +189,7 @@ class Process:
             self._door.sendall(b"".join(frame(report)))
 
     def _stored(self, stored: Sequence[Stored]) -> None:
-        if self._bell is not None and any(map(_concerns_runners, stored)):
+        if self._bell is not None and any(each.entries for each in stored):
             with contextlib.suppress(OSError):  # full: it rings already; or nobody is there
                 os.write(self._bell, b"!")
         journal(self._log, stored)
@@ -235,13 +234,6 @@ class Process:
             gone = purge_receipts(connection, time.time() - self._receipts_kept, most)
             connection.commit()
             return gone
-
-
-def _concerns_runners(stored: Stored) -> bool:
-    """Whether there is work in a queue that is served: nobody is woken for nothing."""
-    return bool(stored.entries) and any(
-        endpoint is not None and queue_of(endpoint) in SERVED for endpoint in stored.endpoints
-    )
 
 
 def main() -> None:

@@ -40,6 +40,12 @@ class IdMaker:
             return tick << (_MARK_BITS + _COUNT_BITS) | self._mark | count
 
 
+def first_at(seconds: float) -> int:
+    """The lowest id that is made at a time (seconds since the epoch), to look from there on."""
+    tick = max(0, int(seconds * 1000) - _EPOCH_MS)
+    return tick << (_MARK_BITS + _COUNT_BITS)
+
+
 def show(number: int) -> str:
     """An id as people and logs see it."""
     return f"{number:016x}"
